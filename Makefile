@@ -1,0 +1,65 @@
+# make train   sets everything up, once, and starts the Ant tutorial
+# make test    the same set-up, then the tests
+#
+# Variables: VENV (where the virtual environment goes), OUT (where a run writes), ARGS (more flags for the tutorial),
+#            PYTHON (an interpreter to use instead of the first one found).
+
+VENV ?= .venv
+OUT ?= experiment_output
+ARGS ?=
+CANDIDATES := $(PYTHON) python3.11 python3.12 python3.13 python3.14 python3 python
+
+export PYTHONPATH := .
+
+.PHONY: train test check lint test-learning tutorials format clean setup
+.DEFAULT_GOAL := train
+
+train: setup
+	$(VENV)/bin/python allenact/main.py gym_mujoco_tutorial -b projects/tutorials -m 8 -o $(OUT) -s 0 -e $(ARGS)
+
+test: setup
+	$(VENV)/bin/python -m pytest -q
+
+check: lint
+	$(VENV)/bin/python -m pytest -q --durations=10
+
+lint: setup
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/python scripts/literate.py --check
+
+test-learning: setup
+	$(VENV)/bin/python -m pytest -q -m "learning or slow"
+
+tutorials: setup
+	$(VENV)/bin/python scripts/literate.py
+
+format: setup
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+# The stamp is younger than the files that say what to install, so a second call goes straight to work.
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt setup.py
+	@set -e; \
+	for python in $(CANDIDATES); do \
+	  if "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+	    echo "setting up $(VENV) with $$("$$python" --version) ($$(command -v "$$python"))"; \
+	    "$$python" -m venv --clear $(VENV); \
+	    found=yes; break; \
+	  fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+	  echo "No Python 3.11 or later with the venv module was found." >&2; \
+	  echo "  tried: $(CANDIDATES)" >&2; \
+	  echo "  do:    install one (Debian, Ubuntu: apt install python3.11 python3.11-venv), or name it: make PYTHON=/path/to/python" >&2; \
+	  exit 1; \
+	fi
+	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e ".[dev,box2d,minigrid]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
