@@ -7,7 +7,7 @@
 VENV ?= .venv
 OUT ?= experiment_output
 ARGS ?=
-CANDIDATES := $(PYTHON) python3.11 python3.12 python3.13 python3.14 python3 python
+CANDIDATES := $(PYTHON) python3.11 python3.12 python3.13 python3 python
 
 export PYTHONPATH := .
 
@@ -45,14 +45,14 @@ setup: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml constraints.txt setup.py
 	@set -e; \
 	for python in $(CANDIDATES); do \
-	  if "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+	  if "$$python" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' >/dev/null 2>&1; then \
 	    echo "setting up $(VENV) with $$("$$python" --version) ($$(command -v "$$python"))"; \
-	    "$$python" -m venv --clear $(VENV); \
+	    "$$python" -m venv $(VENV); \
 	    found=yes; break; \
 	  fi; \
 	done; \
 	if [ -z "$$found" ]; then \
-	  echo "No Python 3.11 or later with the venv module was found." >&2; \
+	  echo "No Python 3.11, 3.12 or 3.13 with the venv module was found." >&2; \
 	  echo "  tried: $(CANDIDATES)" >&2; \
 	  echo "  do:    install one (Debian, Ubuntu: apt install python3.11 python3.11-venv), or name it: make PYTHON=/path/to/python" >&2; \
 	  exit 1; \

@@ -1,0 +1,6 @@
+"""The same as `allenact/main.py`, for people who start experiments with `python main.py`."""
+
+from allenact.main import main
+
+if __name__ == "__main__":
+    main()

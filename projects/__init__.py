@@ -1,0 +1,1 @@
+"""Experiments: tutorials to read and baselines to run."""

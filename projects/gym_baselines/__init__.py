@@ -1,0 +1,1 @@
+"""One experiment per MuJoCo task, all with the same PPO recipe."""

@@ -1,0 +1,1 @@
+"""The experiments of the gym baselines and what they share."""

@@ -1,0 +1,1 @@
+"""One file per task: what differs between them is the task."""

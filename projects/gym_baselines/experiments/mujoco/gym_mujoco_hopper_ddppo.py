@@ -1,0 +1,16 @@
+"""The PPO recipe on Hopper-v2."""
+
+from __future__ import annotations
+
+from gymnasium.spaces import Box
+
+from allenact_plugins.gym_plugin.gym_sensors import GymMuJoCoSensor
+from projects.gym_baselines.experiments.gym_mujoco_ddppo import GymMuJoCoPPOConfig
+
+
+class GymMuJoCoHopperConfig(GymMuJoCoPPOConfig):
+    """One leg in a plane that hops forward and must not tip over."""
+
+    ENV_NAME = "Hopper-v2"
+    SENSORS = [GymMuJoCoSensor(ENV_NAME, uuid="gym_mujoco_data")]
+    ACTION_SPACE = Box(-1.0, 1.0, (3,), "float32")

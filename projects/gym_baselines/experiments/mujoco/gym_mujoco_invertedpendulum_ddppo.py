@@ -1,0 +1,16 @@
+"""The PPO recipe on InvertedPendulum-v2."""
+
+from __future__ import annotations
+
+from gymnasium.spaces import Box
+
+from allenact_plugins.gym_plugin.gym_sensors import GymMuJoCoSensor
+from projects.gym_baselines.experiments.gym_mujoco_ddppo import GymMuJoCoPPOConfig
+
+
+class GymMuJoCoInvertedPendulumConfig(GymMuJoCoPPOConfig):
+    """One pole balanced by a cart: the quickest of the nine."""
+
+    ENV_NAME = "InvertedPendulum-v2"
+    SENSORS = [GymMuJoCoSensor(ENV_NAME, uuid="gym_mujoco_data")]
+    ACTION_SPACE = Box(-3.0, 3.0, (1,), "float32")
