@@ -1,7 +1,7 @@
 r"""Landing on the moon.
 
 A lander falls towards a pad between two flags. It has a main engine and two side engines, and how hard each
-fires is a real number: the *continuous* version of gymnasium's LunarLander. Landing softly on the pad is
+fires is a real number: the *continuous* version of gymnasium's LunarLander. Coming to rest on the pad is
 worth 100 to 140 points, a crash costs 100, fuel costs a little.
 
 This tutorial needs the `box2d` extra:
