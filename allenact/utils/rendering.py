@@ -58,8 +58,8 @@ def choose_gl_backend() -> str:
 
     The first call tries EGL, OSMesa and, if there is a display, GLFW, each in a child process (about a second
     each); a `MUJOCO_GL` that is already set restricts the choice to it. The answer is kept in the environment
-    of this process, and so reaches the processes it starts. Call it before every renderer: it is cheap after the
-    first time.
+    of this process, and so reaches the processes it starts. Call it before every renderer: only the first one
+    takes time.
 
     Returns:
         `"egl"`, `"osmesa"`, `"glfw"` or `NATIVE`.
