@@ -1,0 +1,1 @@
+"""What a user writes against: tasks, sensors, distributions, experiment descriptions."""
