@@ -1,8 +1,8 @@
 """Renders the tutorials, which are Python files with prose in them, to pages in `docs/tutorials`.
 
-What counts as prose is a bare string between the statements of the module or of a class. A string that starts
-a function or a class is its docstring and stays code. The module's own docstring opens the page, and its first
-line is the title.
+What counts as prose is a bare string between the statements of the module or of a class. A string that
+starts a function or a class is its docstring and stays code. The module's own docstring opens the page, and
+its first line is the title.
 
     python scripts/literate.py            # write every page
     python scripts/literate.py --check    # exit status 1, and a list, if a page is stale

@@ -69,7 +69,8 @@ def test_prose_becomes_text_and_the_rest_code(literate):
     first, second, third = code_blocks(page)
     assert first == "import math"
     assert second == 'class Sheep:\n    """Stays code."""\n\n    LEGS = 4'
-    assert third.startswith("    def jump(self):") and '"""Stays code, too."""' in third
+    assert third.startswith("    def jump(self):")
+    assert '"""Stays code, too."""' in third
 
 
 def test_pages_are_written_once_and_found_stale_after_a_change(literate, repository, capsys):
