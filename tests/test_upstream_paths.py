@@ -24,9 +24,9 @@ NAMES = {
         "ExperienceStorage RolloutStorage RolloutBlockStorage StreamingStorageMixin MiniBatchStorageMixin"
     ),
     f"{CORE}.policy": (
-        "ActorCriticModel LinearActorCriticHead LinearCriticHead LinearActorHead DistributionType MemoryDimType "
-        "MemoryShapeType MemorySpecType FullMemorySpecType ObservationType ActionType Memory "
-        "ActorCriticOutput CategoricalDistr"
+        "ActorCriticModel LinearActorCriticHead LinearCriticHead LinearActorHead DistributionType "
+        "MemoryDimType MemoryShapeType MemorySpecType FullMemorySpecType ObservationType ActionType "
+        "Memory ActorCriticOutput CategoricalDistr"
     ),
     f"{CORE}.misc": "TrackingInfo TrackingInfoType",
     f"{CORE}.vector_sampled_tasks": "VectorSampledTasks SingleProcessVectorSampledTasks DelaySignalHandling",
@@ -42,29 +42,33 @@ NAMES = {
     ),
     f"{BASE}.task": "Task TaskSampler SubTaskType",
     f"{BASE}.sensor": (
-        "Sensor SensorSuite ExpertActionSensor ExpertPolicySensor AbstractExpertSensor AbstractExpertActionSensor "
-        "AbstractExpertPolicySensor prepare_locals_for_super"
+        "Sensor SensorSuite ExpertActionSensor ExpertPolicySensor AbstractExpertSensor "
+        "AbstractExpertActionSensor AbstractExpertPolicySensor prepare_locals_for_super"
     ),
     f"{BASE}.misc": (
-        "RLStepResult ActorCriticOutput Memory Loss LossOutput GenericAbstractLoss ModelType ObservationType "
-        "DistributionType"
+        "RLStepResult ActorCriticOutput Memory Loss LossOutput GenericAbstractLoss ModelType "
+        "ObservationType DistributionType"
     ),
-    f"{BASE}.distributions": "Distr CategoricalDistr ConditionalDistr SequentialDistr TeacherForcingDistr AddBias",
+    f"{BASE}.distributions": (
+        "Distr CategoricalDistr ConditionalDistr SequentialDistr TeacherForcingDistr AddBias"
+    ),
     f"{BASE}.preprocessor": "Preprocessor SensorPreprocessorGraph PreprocessorGraph ObservationSet",
     f"{BASE}.callbacks": "Callback",
     "allenact.embodiedai.models.basic_models": "SimpleCNN RNNStateEncoder LinearActorCritic RNNActorCritic",
     "allenact.utils": "spaces_utils",
     "allenact.utils.experiment_utils": (
-        "TrainingPipeline PipelineStage StageComponent TrainingSettings Builder LinearDecay MultiLinearDecay "
-        "EarlyStoppingCriterion NeverEarlyStoppingCriterion OffPolicyPipelineComponent ScalarMeanTracker "
-        "LoggingPackage set_seed set_deterministic_cudnn recursive_update evenly_distribute_count_into_bins "
-        "download_checkpoint_from_wandb"
+        "TrainingPipeline PipelineStage StageComponent TrainingSettings Builder LinearDecay "
+        "MultiLinearDecay EarlyStoppingCriterion NeverEarlyStoppingCriterion OffPolicyPipelineComponent "
+        "ScalarMeanTracker LoggingPackage set_seed set_deterministic_cudnn recursive_update "
+        "evenly_distribute_count_into_bins download_checkpoint_from_wandb"
     ),
     "allenact.utils.inference": "InferenceAgent",
     "allenact.utils.misc_utils": "prepare_locals_for_super partition_limits",
     "allenact.utils.model_utils": "make_cnn",
     "allenact.utils.multi_agent_viz_utils": "MultiTrajectoryViz",
-    "allenact.utils.spaces_utils": "flatten unflatten flatdim flatten_space torch_point numpy_point action_list",
+    "allenact.utils.spaces_utils": (
+        "flatten unflatten flatdim flatten_space torch_point numpy_point action_list"
+    ),
     "allenact.utils.system": "ImportChecker get_logger init_logging find_free_port",
     "allenact.utils.tensor_utils": "ScaleBothSides batch_observations SummaryWriter",
     "allenact.utils.viz_utils": (
