@@ -109,7 +109,7 @@ def partition_sequence(seq: Sequence[T], parts: int) -> list[Sequence[T]]:
 
 
 def partition_limits(num_items: int, num_parts: int) -> list[int]:
-    """Returns `num_parts + 1` boundaries of parts of nearly equal size: equally spaced, rounded to integers."""
+    """Returns `num_parts + 1` boundaries of parts of nearly equal size: equally spaced, rounded."""
     return np.linspace(0, num_items, num_parts + 1).round().astype(int).tolist()
 
 

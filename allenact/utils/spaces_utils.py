@@ -24,7 +24,7 @@ _KINDS = ("Box", "Discrete", "MultiDiscrete", "MultiBinary", "Tuple", "Dict")
 
 
 @functools.cache
-def _kind_of_class(space_class: Any) -> str:
+def _kind_of_class(space_class: type) -> str:
     for base in space_class.__mro__:
         if base.__name__ in _KINDS and "spaces" in base.__module__:
             return base.__name__
@@ -37,7 +37,7 @@ def space_kind(space: Any) -> str:
     Raises:
         NotImplementedError: the space is none of these.
     """
-    return _kind_of_class(type(space))  # by class, so that it is looked up once
+    return _kind_of_class(type(space))  # type: ignore[arg-type]  # a class is hashable
 
 
 def as_gymnasium_space(space: Any) -> gym.Space:
