@@ -1,0 +1,1 @@
+"""Gymnasium tasks for AllenAct: MuJoCo, Box2D and any registered environment with continuous actions."""

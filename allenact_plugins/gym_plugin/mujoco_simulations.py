@@ -1,0 +1,156 @@
+"""N simulations of one MuJoCo task on one `mujoco.batch.Batch`. The environment is the case N = 1.
+
+Each gives the same bits alone or among others, on any number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from allenact_plugins.gym_plugin.mujoco_tasks.base import Array, Fields, MuJoCoTask
+
+if TYPE_CHECKING:
+    import mujoco
+
+
+class SimulationStep(NamedTuple):
+    """What n simulations answered to one environment step.
+
+    Attributes:
+        observations: [n, O] float64.
+        rewards: [n] float64, 0 where unstable.
+        terminated: [n] bool, the task ended by itself or the simulation became unstable.
+        unstable: [n] bool, the engine met numbers it could not go on with.
+        reward_terms: [n] each, what `rewards` is the sum of.
+    """
+
+    observations: Array
+    rewards: Array
+    terminated: npt.NDArray[np.bool_]
+    unstable: npt.NDArray[np.bool_]
+    reward_terms: dict[str, Array]
+
+
+class MuJoCoSimulations:
+    """N simulations of one task, stepped together.
+
+    Args:
+        task: what to simulate.
+        num_simulations: N.
+        num_threads: threads of the engine, the caller's included.
+
+    Attributes:
+        task: as given.
+        num_unstable: steps so far in which a simulation became unstable.
+    """
+
+    def __init__(self, task: MuJoCoTask, num_simulations: int, num_threads: int = 1) -> None:
+        import mujoco
+        from mujoco.batch import Batch, SimulationError
+
+        self.task = task
+        self.num_unstable = 0
+        self._simulation_error = SimulationError
+        self._no_stage = int(mujoco.mjtStage.mjSTAGE_NONE)
+        self._bad_numbers = [  # after these warnings the engine has gone back to the model's defaults
+            int(mujoco.mjtWarning.mjWARN_BADQPOS),
+            int(mujoco.mjtWarning.mjWARN_BADQVEL),
+            int(mujoco.mjtWarning.mjWARN_BADQACC),
+            int(mujoco.mjtWarning.mjWARN_BADCTRL),
+        ]
+        self._batch = Batch(task.model, num_simulations, num_threads)
+        self._fields = self._bind_fields()
+        self._before = np.zeros_like(
+            task.measure(self._fields)
+        )  # [N, ...] what the next reward compares with
+
+    def __len__(self) -> int:
+        return int(self._batch.nsim)
+
+    @property
+    def num_threads(self) -> int:
+        """Threads of the engine."""
+        return int(self._batch.nthread)
+
+    def reset(self, index: int, rng: np.random.Generator) -> Array:
+        """Starts a new episode in one simulation and returns its first observation, [O] float64."""
+        qpos, qvel = self.task.initial_state(rng)
+        self._batch.reset([index], stage=self._no_stage)
+        self._fields.qpos[index] = qpos
+        self._fields.qvel[index] = qvel
+        self._batch.forward([index])
+        fields = self._fields.rows([index])
+        self._before[index] = self.task.measure(fields)[0]
+        return self.task.observation(fields)[0]  # [O]
+
+    def step(self, actions: npt.ArrayLike, ids: Sequence[int]) -> SimulationStep:
+        """Takes one environment step in the simulations `ids` (ascending).
+
+        Args:
+            actions: [n, A], as they are: neither clipped nor scaled.
+            ids: the n simulations.
+        """
+        actions = np.asarray(actions, dtype=np.float64)  # [n, A]
+        rows = np.asarray(ids)  # [n]
+        everyone = len(rows) == len(self)
+        self._fields.ctrl[rows] = actions
+        raised = np.zeros(len(self), dtype=bool)  # [N]
+        try:
+            self._batch.step(None if everyone else rows, nstep=self.task.frame_skip)
+        except self._simulation_error as error:  # the others have made their step
+            raised[error.ids] = True
+        unstable = raised[rows] | (self._batch.warning[rows][:, self._bad_numbers, 1] > 0).any(axis=1)  # [n]
+
+        fields = self._fields if everyone else self._fields.rows(rows)
+        with np.errstate(all="ignore"):  # absurd actions give absurd numbers; that is what `unstable` is for
+            after = self.task.measure(fields)  # [n, ...]
+            terms = self.task.reward_terms(fields, actions, self._before[rows], after)
+            rewards = _added_in_order(terms)  # [n]
+            terminated = self.task.terminated(fields) | unstable  # [n]
+            observations = self.task.observation(fields)  # [n, O]
+        self._before[rows] = after
+        if unstable.any():
+            rewards[unstable] = 0.0
+            self.num_unstable += int(unstable.sum())
+        return SimulationStep(observations, rewards, terminated, unstable, terms)
+
+    def state_dict(self, index: int) -> dict[str, Any]:
+        """Returns all that decides the future of one simulation."""
+        return {"physics": self._batch.state[index].copy(), "before": np.array(self._before[index])}
+
+    def load_state_dict(self, index: int, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` returned, possibly of another simulation of the same task."""
+        self._batch.reset([index], stage=self._no_stage)
+        self._batch.state[index] = state["physics"]
+        self._before[index] = state["before"]
+
+    def data(self, index: int) -> mujoco.MjData:
+        """Returns a copy of one simulation with all positions up to date, to draw it."""
+        import mujoco
+
+        data = self._batch.get_data(index)
+        mujoco.mj_forward(self.task.model, data)
+        return data
+
+    def _bind_fields(self) -> Fields:
+        """Live arrays: the state is writable, the derived fields follow each call of the engine."""
+        names = {"qpos", "qvel", "ctrl", *self.task.derived_fields}
+        arrays: dict[str, Array] = {}
+        if "cfrc_ext" in names and self.task.contact_forces == "zero":
+            # Not bound: nothing would compute it, and it may then hold anything.
+            names.remove("cfrc_ext")
+            arrays["cfrc_ext"] = np.zeros((len(self), self.task.model.nbody, 6))  # [N, nbody, 6]
+        arrays |= {name: self._batch.bind(name) for name in names}
+        return Fields(**arrays)
+
+
+def _added_in_order(terms: dict[str, Array]) -> Array:
+    """[n] the sum of the terms from first to last; another order would give other last bits."""
+    total = np.zeros_like(next(iter(terms.values())))
+    for term in terms.values():
+        total += term
+    return total
