@@ -1,11 +1,11 @@
 """Lets experiment files say `import gym` or `import gym_minigrid`: the successors answer to the old names.
 
 `gym` and `gym_minigrid` do not run with a current NumPy; their successors are `gymnasium` and `minigrid`.
-After `install_legacy_aliases()`, importing an old name gives a module of that name which holds the successor's
+After `install_legacy_aliases()`, importing an old name gives a module of that name with the successor's
 objects, so `gym.spaces.Discrete is gymnasium.spaces.Discrete`. An installed original wins.
 
 The environment classes of `gym_minigrid.envs` also keep the calls of their time, because the files that
-import them use these: `reset()` returns the observation, `step()` four values, `seed(n)` seeds the next reset.
+import them use these: `reset()` returns the observation, `step()` four values, `seed(n)` seeds a reset.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Small experiment configs that only need the MiniGrid plugin."""
