@@ -131,7 +131,7 @@ class GymMuJoCoTutorialExperimentConfig(ExperimentConfig):
     def create_model(cls, **kwargs: Any) -> nn.Module:
         return MemorylessActorCritic(
             input_uuid="gym_mujoco_data",
-            action_space=Box(-3.0, 3.0, (8,), "float32"),
+            action_space=Box(-3.0, 3.0, (8,)),
             observation_space=SensorSuite(cls.SENSORS).observation_spaces,
             action_std=0.5,
             mlp_hidden_dims=(64, 32),

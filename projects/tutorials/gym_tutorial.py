@@ -96,7 +96,7 @@ class GymTutorialExperimentConfig(ExperimentConfig):
     def create_model(cls, **kwargs: Any) -> nn.Module:
         return MemorylessActorCritic(
             input_uuid="gym_box_data",
-            action_space=Box(-1.0, 1.0, (2,), "float32"),
+            action_space=Box(-1.0, 1.0, (2,)),
             observation_space=SensorSuite(cls.SENSORS).observation_spaces,
             action_std=0.5,
         )

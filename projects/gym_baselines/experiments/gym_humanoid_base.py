@@ -10,4 +10,4 @@ from projects.gym_baselines.experiments.gym_mujoco_ddppo import GymMuJoCoPPOConf
 class GymHumanoidBaseConfig(GymMuJoCoPPOConfig):
     """Seventeen motors, each limited to 0.4, driven with the shared recipe."""
 
-    ACTION_SPACE = Box(-0.4, 0.4, (17,), "float32")
+    ACTION_SPACE = Box(-0.4, 0.4, (17,))

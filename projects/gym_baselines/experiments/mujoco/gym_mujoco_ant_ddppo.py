@@ -13,4 +13,4 @@ class GymMuJoCoAntConfig(GymMuJoCoPPOConfig):
 
     ENV_NAME = "Ant-v2"
     SENSORS = [GymMuJoCoSensor(ENV_NAME, uuid="gym_mujoco_data")]
-    ACTION_SPACE = Box(-3.0, 3.0, (8,), "float32")
+    ACTION_SPACE = Box(-3.0, 3.0, (8,))

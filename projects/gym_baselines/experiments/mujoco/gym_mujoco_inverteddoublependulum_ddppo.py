@@ -13,4 +13,4 @@ class GymMuJoCoInvertedDoublePendulumConfig(GymMuJoCoPPOConfig):
 
     ENV_NAME = "InvertedDoublePendulum-v2"
     SENSORS = [GymMuJoCoSensor(ENV_NAME, uuid="gym_mujoco_data")]
-    ACTION_SPACE = Box(-1.0, 1.0, (1,), "float32")
+    ACTION_SPACE = Box(-1.0, 1.0, (1,))

@@ -13,4 +13,4 @@ class GymMuJoCoInvertedPendulumConfig(GymMuJoCoPPOConfig):
 
     ENV_NAME = "InvertedPendulum-v2"
     SENSORS = [GymMuJoCoSensor(ENV_NAME, uuid="gym_mujoco_data")]
-    ACTION_SPACE = Box(-3.0, 3.0, (1,), "float32")
+    ACTION_SPACE = Box(-3.0, 3.0, (1,))

@@ -13,4 +13,4 @@ class GymMuJoCoSwimmerConfig(GymMuJoCoPPOConfig):
 
     ENV_NAME = "Swimmer-v2"
     SENSORS = [GymMuJoCoSensor(ENV_NAME, uuid="gym_mujoco_data")]
-    ACTION_SPACE = Box(-1.0, 1.0, (2,), "float32")
+    ACTION_SPACE = Box(-1.0, 1.0, (2,))

@@ -13,4 +13,4 @@ class GymMuJoCoWalker2dConfig(GymMuJoCoPPOConfig):
 
     ENV_NAME = "Walker2d-v2"
     SENSORS = [GymMuJoCoSensor(ENV_NAME, uuid="gym_mujoco_data")]
-    ACTION_SPACE = Box(-1.0, 1.0, (6,), "float32")
+    ACTION_SPACE = Box(-1.0, 1.0, (6,))
