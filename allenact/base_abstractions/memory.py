@@ -18,9 +18,7 @@ class Memory(dict[str, MemoryEntry]):
         kwargs: further entries by name.
     """
 
-    def __init__(
-        self, *args: Mapping[str, MemoryEntry] | Sequence[tuple[str, MemoryEntry]], **kwargs: Any
-    ) -> None:
+    def __init__(self, *args: Mapping[str, MemoryEntry] | Sequence[tuple[str, MemoryEntry]], **kwargs: Any) -> None:
         super().__init__()
         for key, (tensor, sampler_dim) in dict(*args, **kwargs).items():
             self.check_append(key, tensor, sampler_dim)
@@ -37,9 +35,7 @@ class Memory(dict[str, MemoryEntry]):
         if key in self:
             raise ValueError(f'memory already has an entry called "{key}"; use set_tensor to replace it')
         if not 0 <= sampler_dim < tensor.dim():
-            raise ValueError(
-                f'sampler dimension {sampler_dim} of "{key}" is outside of {tuple(tensor.shape)}'
-            )
+            raise ValueError(f'sampler dimension {sampler_dim} of "{key}" is outside of {tuple(tensor.shape)}')
         self[key] = (tensor, sampler_dim)
         return self
 

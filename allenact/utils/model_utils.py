@@ -20,10 +20,8 @@ class Flatten(nn.Module):
         return x.reshape(x.size(0), -1)  # [B, D]
 
 
-def init_linear_layer(
-    module: nn.Linear, weight_init: Callable, bias_init: Callable, gain: float = 1
-) -> nn.Linear:
-    """Initialises a linear layer with `weight_init(weight, gain=gain)` and `bias_init(bias)`, and returns it."""
+def init_linear_layer(module: nn.Linear, weight_init: Callable, bias_init: Callable, gain: float = 1) -> nn.Linear:
+    """Applies `weight_init(weight, gain=gain)` and `bias_init(bias)` to a layer, and returns the layer."""
     weight_init(module.weight.data, gain=gain)
     bias_init(module.bias.data)
     return module
@@ -65,8 +63,8 @@ def make_cnn(
         output_relu: whether to end with a ReLU.
 
     Returns:
-        A module from [B, C, H, W] to [B, output_channels], or to [B, C', H', W'] without `flatten`. Its children
-        are called `conv_<i>`, `relu_<i>`, `flatten`, `fc` and `out_relu`.
+        A module from [B, C, H, W] to [B, output_channels], or to [B, C', H', W'] without `flatten`. Its
+        children are called `conv_<i>`, `relu_<i>`, `flatten`, `fc` and `out_relu`.
     """
     if len({len(x) for x in (layer_channels, kernel_sizes, strides, paddings, dilations)}) > 1:
         raise ExperimentConfigError(
@@ -82,9 +80,7 @@ def make_cnn(
     ):
         if i > 0:
             net.add_module(f"relu_{i - 1}", nn.ReLU(inplace=True))
-        net.add_module(
-            f"conv_{i}", nn.Conv2d(channels[i], channels[i + 1], kernel, stride, padding, dilation)
-        )
+        net.add_module(f"conv_{i}", nn.Conv2d(channels[i], channels[i + 1], kernel, stride, padding, dilation))
     if flatten:
         net.add_module("flatten", Flatten())
         net.add_module("fc", nn.Linear(channels[-1] * output_height * output_width, output_channels))

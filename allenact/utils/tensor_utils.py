@@ -44,8 +44,8 @@ Device = torch.device | str | int
 def to_tensor(v: Any) -> torch.Tensor:
     """Converts a value to a tensor.
 
-    Tensors and arrays keep their type (a float64 array stays double). Python and NumPy integers and Python bools
-    become int64; everything else (floats, np.bool_, lists) float32.
+    Tensors and arrays keep their type (a float64 array stays double). Python and NumPy integers and Python
+    bools become int64; everything else (floats, np.bool_, lists) float32.
     """
     if isinstance(v, torch.Tensor):
         return v
@@ -58,7 +58,8 @@ def batch_observations(observations: Sequence[Mapping[str, Any]], device: Device
     """Stacks the observations of N samplers.
 
     Args:
-        observations: N dicts, possibly nested, with the same keys; values as `to_tensor` takes them, shape [O...].
+        observations: N dicts, possibly nested, with the same keys; values as `to_tensor` takes them, shape
+            [O...].
         device: where the result goes; None leaves it on the CPU, or where its tensors are.
 
     Returns:
