@@ -1,0 +1,1 @@
+"""Training algorithms: on-policy, synchronous; and the interface of off-policy losses."""

@@ -1,0 +1,1 @@
+"""Interfaces of losses that learn from stored data."""

@@ -1,0 +1,371 @@
+"""RolloutBlockStorage: one rollout of all samplers, its returns and advantages, its mini-batches."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import torch
+
+from allenact.algorithms.onpolicy_sync.returns import (
+    advantage_stats,
+    discounted_returns,
+    gae,
+    normalize_advantages,
+)
+from allenact.algorithms.onpolicy_sync.storage.base import MiniBatchStorageMixin, RolloutStorage
+from allenact.algorithms.onpolicy_sync.storage.observation_tree import (
+    FLATTEN_SEPARATOR,
+    flatten_observations,
+    unflatten_observations,
+)
+from allenact.algorithms.onpolicy_sync.storage.rollout_rows import RolloutRows, write_row
+from allenact.base_abstractions.misc import Memory, ObservationType
+from allenact.errors import CheckpointError, ExperimentConfigError, TaskError
+from allenact.utils.misc_utils import partition_limits
+from allenact.utils.spaces_utils import flatdim, flatten, unflatten
+
+
+class RolloutBlockStorage(RolloutRows, RolloutStorage, MiniBatchStorageMixin):
+    """Keeps one rollout; the attributes of `RolloutRows` show what has been collected.
+
+    Of the recurrent states only those at the two ends of the rollout are kept: a loss runs the model over the
+    whole sequence from the first one.
+
+    Args:
+        init_size: steps to make room for if `reserve` is not called; room doubles when it runs out.
+
+    Attributes:
+        total_experiences: steps of single samplers taken so far, over all rollouts of this worker.
+    """
+
+    FLATTEN_SEPARATOR = FLATTEN_SEPARATOR
+    total_experiences = 0
+
+    def __init__(self, init_size: int = 50) -> None:
+        super().__init__(full_size=init_size)
+        self.action_space: Any = None
+        self._first_memory = Memory()
+        self._last_memory = Memory()
+
+    # Coming into use
+
+    @torch.no_grad()
+    def initialize(
+        self,
+        *,
+        observations: ObservationType,
+        num_samplers: int = 0,
+        recurrent_memory_specification: Mapping[str, Any] | None = None,
+        action_space: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Forgets the rollout; `observations` become row 0, with mask 0, previous action 0 and memory 0."""
+        self.step, self.num_samplers, self.action_space = 0, num_samplers, action_space
+        self._allocate(flatten_observations(observations), self._zero_actions())
+        self._last_memory = self._zero_memory(recurrent_memory_specification)
+        self._first_memory = _clone(self._last_memory)
+
+    def _zero_actions(self) -> torch.Tensor | None:
+        """Returns [N, A] zeros of the type that flattened actions have (whole numbers stay whole)."""
+        if self.action_space is None:
+            return None
+        zeros = torch.zeros(1, self.num_samplers, flatdim(self.action_space))  # [1, N, A]
+        return flatten(self.action_space, unflatten(self.action_space, zeros))[0]
+
+    def _zero_memory(self, specification: Mapping[str, Any] | None) -> Memory:
+        memory = Memory()
+        for key, (dims, dtype) in (specification or {}).items():
+            names = [name for name, _ in dims]
+            shape = [self.num_samplers if name == "sampler" else size for name, size in dims]
+            memory.check_append(key, torch.zeros(shape, dtype=dtype, device=self.device), names.index("sampler"))
+        return memory
+
+    def reserve(self, num_steps: int) -> None:
+        """Makes room for rollouts of `num_steps` steps; before `initialize` nothing has to be copied."""
+        if self._rows:
+            self._grow(num_steps)
+        else:
+            self.full_size = num_steps
+
+    def to(self, device: torch.device) -> None:
+        """Moves all data to a device."""
+        self.device = torch.device(device)
+        self._change(lambda rows: rows.to(self.device))
+        self._first_memory.to(self.device)
+        self._last_memory.to(self.device)
+
+    def set_partition(self, index: int, num_parts: int) -> None:
+        """Does nothing: each worker fills the storage with its own rollouts."""
+
+    # Collecting
+
+    @torch.no_grad()
+    def add(
+        self,
+        observations: ObservationType,
+        memory: Memory | None,
+        actions: torch.Tensor,
+        action_log_probs: torch.Tensor,
+        value_preds: torch.Tensor,
+        rewards: torch.Tensor,
+        masks: torch.Tensor,
+        truncation_values: torch.Tensor | None = None,
+    ) -> None:
+        """Writes one step of all samplers into the next row.
+
+        Args:
+            observations: leaves [N, O...], seen after the action.
+            memory: the model's state after the previous observation.
+            actions: [N, A] flattened.
+            action_log_probs: [N, ...] as the distribution gives them.
+            value_preds: [N, 1] value of the previous observation.
+            rewards: [N, 1].
+            masks: [N, 1] 0 where `observations` are the first of an episode, else 1.
+            truncation_values: [N, 1] value of the last observation where a limit cut the episode, else 0.
+
+        Raises:
+            TaskError: the observations have other names than the first ones, or a tensor another shape.
+        """
+        if self.step == self.full_size:
+            self._grow(max(1, 2 * self.full_size))
+        t = self.step
+        flat = flatten_observations(observations)
+        if flat.keys() != self._observations.keys():
+            raise TaskError(
+                "the observations changed their names during a rollout.",
+                given=f"first {sorted(self._observations)}, after {t + 1} steps {sorted(flat)}",
+                do="let every sensor return an observation at every step.",
+            )
+        for name, leaf in flat.items():
+            write_row(self._observations[name], t + 1, leaf, name)
+        self._write("masks", t + 1, masks)
+        self._write("prev_actions", t + 1, actions)
+        self._write("action_log_probs", t, action_log_probs)
+        self._write("value_preds", t, value_preds)
+        self._write("rewards", t, rewards)
+        if truncation_values is not None:
+            self._write("truncation_values", t, truncation_values)
+        elif "truncation_values" in self._rows:
+            self._rows["truncation_values"][t] = 0
+
+        for key, (tensor, dim) in (memory or {}).items():
+            self._last_memory[key] = (tensor.detach(), dim)
+        self.step += 1
+        self.total_experiences += self.num_samplers
+
+    def agent_input_for_next_step(self) -> dict[str, Any]:
+        """Returns the arguments of the model's next forward pass; tensors are views of the newest row."""
+        return {
+            "observations": self.pick_observation_step(self.step),
+            "memory": self.pick_memory_step(self.step),
+            "prev_actions": self.pick_prev_actions_step(self.step),
+            "masks": self.masks[-1:],  # [1, N, 1]
+        }
+
+    def pick_observation_step(self, step: int) -> ObservationType:
+        """Returns the nested observations of one step (-1: the newest), leaves [1, N, O...]."""
+        step = self.step if step == -1 else step
+        return unflatten_observations({name: rows[step : step + 1] for name, rows in self._observations.items()})
+
+    def pick_memory_step(self, step: int) -> Memory:
+        """Returns the recurrent state at one end of the rollout, 0 or the newest step (-1).
+
+        Raises:
+            ValueError: for a step in between, whose state is not kept.
+        """
+        if step not in (0, -1, self.step):
+            raise ValueError(f"memory is kept for steps 0 and {self.step} only, not for {step}")
+        # A new Memory of the same tensors, because models answer with memory.set_tensor(...) of what they got.
+        return Memory(self._last_memory if step in (-1, self.step) else self._first_memory)
+
+    def pick_prev_actions_step(self, step: int) -> Any:
+        """Returns the action before one step (-1: the newest), as the action space has it, [1, N, ...]."""
+        step = self.step if step == -1 else step
+        return unflatten(self.action_space, self._rows["prev_actions"][step : step + 1])
+
+    @property
+    def memory_first_last(self) -> Memory:
+        """The recurrent states at both ends of the rollout, stacked in a new leading dimension of 2."""
+        both = Memory()
+        for key, (last, dim) in self._last_memory.items():
+            both.check_append(key, torch.stack((self._first_memory.tensor(key), last)), dim + 1)
+        return both
+
+    def sampler_select(self, keep_list: Sequence[int]) -> None:
+        """Forgets the rows and states of all samplers except `keep_list`."""
+        keep = torch.as_tensor(keep_list, dtype=torch.int64, device=self.device)
+        self.num_samplers = len(keep)
+        self._change(lambda rows: rows.index_select(1, keep))
+        self._first_memory = self._first_memory.sampler_select(keep_list)
+        self._last_memory = self._last_memory.sampler_select(keep_list)
+
+    # Learning
+
+    @torch.no_grad()
+    def before_updates(  # type: ignore[override]  # the keywords that the interface lists
+        self,
+        *,
+        next_value: torch.Tensor,
+        use_gae: bool,
+        gamma: float,
+        tau: float | None = None,
+        adv_stats_callback: Callable[[torch.Tensor], Mapping[str, torch.Tensor]] = advantage_stats,
+        **kwargs: Any,
+    ) -> None:
+        """Computes returns and advantages of the rollout; see `ExperienceStorage.before_updates`."""
+        self._rows["value_preds"][self.step] = next_value.reshape(self.num_samplers, 1)
+        rewards, values, masks = self.rewards, self.value_preds, self.masks
+        truncated = self._rows["truncation_values"][: self.step] if "truncation_values" in self._rows else None
+        if use_gae:
+            if tau is None:
+                raise ValueError("generalised advantage estimates need tau, the gae_lambda of the settings")
+            advantages = gae(rewards, values, masks, gamma=gamma, gae_lambda=tau, truncation_values=truncated)
+            returns = torch.cat((advantages + values[:-1], values[-1:]))  # [T+1, N, 1]
+        else:
+            returns = discounted_returns(rewards, values[-1], masks, gamma=gamma, truncation_values=truncated)
+            advantages = returns[:-1] - values[:-1]  # [T, N, 1]
+        normalised = normalize_advantages(advantages, adv_stats_callback(advantages))  # [T, N, 1]
+        self._targets = {"returns": returns, "advantages": advantages, "norm_advantages": normalised}
+
+    def batched_experience_generator(
+        self, num_mini_batch: int, mini_batches_over: str = "samplers"
+    ) -> Iterator[dict[str, Any]]:
+        """Cuts the rollout into mini-batches, visited in an order drawn anew for each pass.
+
+        Args:
+            num_mini_batch: how many; 0 yields none.
+            mini_batches_over: "samplers": each batch holds all T steps of a contiguous group of n samplers,
+                leading dimensions [T, n]. "steps": each batch holds B of the T * N rows, drawn without
+                replacement, leading dimensions [1, B]: to the model, one step of B samplers.
+
+        Returns:
+            Batches with the keys that `AbstractActorCriticLoss` describes; tensors may be views of the storage.
+
+        Raises:
+            ExperimentConfigError: there are fewer samplers (rows) than mini-batches, or steps are to be
+                shuffled although the model has a memory.
+        """
+        over_steps = mini_batches_over == "steps"
+        pieces, noun = self.num_samplers, "task samplers"
+        if over_steps:
+            pieces, noun = self.step * self.num_samplers, "steps"
+        if pieces < num_mini_batch:
+            raise ExperimentConfigError(
+                f"{num_mini_batch} mini-batches cannot be cut from {pieces} {noun}.",
+                given=f"num_mini_batch={num_mini_batch}, {self.num_samplers} samplers of {self.step} steps",
+                do="use fewer mini-batches or more task samplers.",
+            )
+        if over_steps and self._first_memory:
+            raise ExperimentConfigError(
+                "steps cannot be shuffled for a model with memory.",
+                given=f'mini_batches_over="steps", memory {sorted(self._first_memory)}',
+                do='use mini_batches_over="samplers", which keeps sequences whole.',
+            )
+        if num_mini_batch == 0:
+            return iter(())
+        cut = self._batches_of_steps if over_steps else self._batches_of_samplers
+        return cut(num_mini_batch)
+
+    def _batches_of_samplers(self, num_mini_batch: int) -> Iterator[dict[str, Any]]:
+        limits = partition_limits(self.num_samplers, num_mini_batch)
+        groups = [slice(*pair) for pair in pairwise(limits)]
+        random.shuffle(groups)
+        for group in groups:
+            memory = Memory()
+            for key, (tensor, dim) in self._first_memory.items():
+                memory.check_append(key, tensor[(slice(None),) * dim + (group,)].clone(), dim)
+            yield self._batch(partial(_take_samplers, group=group), memory)
+
+    def _batches_of_steps(self, num_mini_batch: int) -> Iterator[dict[str, Any]]:
+        order = torch.randperm(self.step * self.num_samplers).to(self.device)  # [T * N]
+        for picked in order.tensor_split(num_mini_batch):
+            yield self._batch(partial(_take_steps, picked=picked), Memory())
+
+    def _batch(self, pick: Callable[[torch.Tensor], torch.Tensor], memory: Memory) -> dict[str, Any]:
+        """Returns a batch of what `pick` takes out of [T, N, ...]."""
+        masks = pick(self.masks[:-1])
+        return {
+            "observations": unflatten_observations(
+                {name: pick(rows[: self.step]) for name, rows in self._observations.items()}
+            ),
+            "memory": memory,
+            "actions": unflatten(self.action_space, pick(self.actions)),
+            "prev_actions": unflatten(self.action_space, pick(self.prev_actions[:-1])),
+            "values": pick(self.value_preds[:-1]),
+            "returns": pick(self.returns[:-1]),
+            "masks": masks,
+            "old_action_log_probs": pick(self.action_log_probs),
+            "adv_targ": pick(self._targets["advantages"]),
+            "norm_adv_targ": pick(self._targets["norm_advantages"]),
+            "bsize": masks.numel(),
+        }
+
+    def after_updates(self, **kwargs: Any) -> None:
+        """Makes the newest observation, mask, previous action and recurrent state those of row 0."""
+        newest, first = self._carried_over(self.step), self._carried_over(0)
+        for group, tensors in first.items():
+            for name, row in tensors.items():
+                row.copy_(newest[group][name])
+        self._first_memory = _clone(self._last_memory)
+        self.step = 0
+
+    # Saving
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what the next rollout starts from: the newest row and recurrent state."""
+        state: dict[str, Any] = {
+            group: {name: row.clone() for name, row in tensors.items()}
+            for group, tensors in self._carried_over(self.step).items()
+        }
+        state["memory"] = {key: tensor.clone() for key, (tensor, _) in self._last_memory.items()}
+        state["total_experiences"] = self.total_experiences
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any], restarted: Sequence[int] = ()) -> None:
+        """Takes over row 0 of another run; called after `initialize`.
+
+        Args:
+            state: what `state_dict` returned.
+            restarted: samplers that begin a new episode instead and keep what `initialize` gave them.
+
+        Raises:
+            CheckpointError: the state has other names or shapes than this storage.
+        """
+        rows: dict[str, dict[str, Any]] = {
+            group: {name: (row, 0) for name, row in tensors.items()} for group, tensors in self._carried_over(0).items()
+        }
+        rows["memory"] = dict(self._first_memory)
+        for group, tensors in rows.items():
+            saved = {name: tuple(tensor.shape) for name, tensor in state[group].items()}
+            expected = {name: tuple(tensor.shape) for name, (tensor, _) in tensors.items()}
+            if saved != expected:
+                raise CheckpointError(
+                    "the checkpoint's rollout storage belongs to other observations, actions or samplers.",
+                    given=f"{group} in the checkpoint {saved}, in the experiment {expected}",
+                    do="resume with the same experiment and the same number of samplers.",
+                )
+        kept = [index for index in range(self.num_samplers) if index not in restarted]
+        for group, tensors in rows.items():
+            for name, (tensor, sampler_dim) in tensors.items():
+                index = (slice(None),) * sampler_dim + (kept,)
+                tensor[index] = state[group][name][index].to(tensor)
+        self._last_memory = _clone(self._first_memory)
+        self.step = 0
+        self.total_experiences = int(state["total_experiences"])
+
+
+def _take_samplers(rows: torch.Tensor, group: slice) -> torch.Tensor:
+    return rows[:, group]  # [T, n, ...]
+
+
+def _take_steps(rows: torch.Tensor, picked: torch.Tensor) -> torch.Tensor:
+    return rows.flatten(0, 1)[picked].unsqueeze(0)  # [1, B, ...]
+
+
+def _clone(memory: Memory) -> Memory:
+    """Returns a memory with tensors of its own: a model may write into those that it is given."""
+    return Memory({key: (tensor.clone(), dim) for key, (tensor, dim) in memory.items()})

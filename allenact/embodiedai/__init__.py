@@ -1,0 +1,1 @@
+"""Building blocks for embodied agents."""

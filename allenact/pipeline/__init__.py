@@ -1,0 +1,1 @@
+"""What to train, declared: which losses, on which storage, with which settings, for how long."""
