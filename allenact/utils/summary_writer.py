@@ -1,0 +1,47 @@
+"""A TensorBoard writer that also takes videos. Importing this module imports TensorBoard."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter as TorchSummaryWriter
+
+from allenact.utils.video_utils import image
+
+
+class SummaryWriter(TorchSummaryWriter):
+    """`torch.utils.tensorboard.SummaryWriter` with videos, which TensorBoard shows in its Images tab."""
+
+    def add_vid(self, tag: str, vid: Any, global_step: int | None = None, walltime: float | None = None) -> None:
+        """Writes a video made by `process_video` or `tensor_to_video`.
+
+        Args:
+            tag: name under which TensorBoard lists it.
+            vid: an image summary that holds an animated GIF.
+            global_step: environment steps.
+            walltime: seconds since the epoch; None: now.
+        """
+        from torch.utils.tensorboard.summary import Summary
+
+        summary = Summary(value=[Summary.Value(tag=tag, image=vid)])
+        self._get_file_writer().add_summary(summary, global_step, walltime)
+
+    def add_image(
+        self,
+        tag: str,
+        img_tensor: Any,
+        global_step: int | None = None,
+        walltime: float | None = None,
+        dataformats: str = "CHW",
+    ) -> None:
+        """Writes a picture, or a batch of them (an `N` in `dataformats`) as one grid.
+
+        Args:
+            tag: name under which TensorBoard lists it.
+            img_tensor: array or tensor; uint8 in 0..255, or floats in 0..1.
+            global_step: environment steps.
+            walltime: seconds since the epoch; None: now.
+            dataformats: what its dimensions are, for instance "CHW", "HWC", "HW" or "NHWC".
+        """
+        summary = image(tag, img_tensor, dataformats=dataformats)
+        self._get_file_writer().add_summary(summary, global_step, walltime)
