@@ -1,0 +1,30 @@
+"""Many task samplers stepped together: in this process, in worker processes, or by one vectorised engine.
+
+`SingleProcessVectorSampledTasks` is the reference; the others give the same numbers, faster.
+"""
+
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.base import VectorTasks
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.batched import BatchedVectorTasks
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.factory import make_vector_tasks
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.multi_process import VectorSampledTasks
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.protocol import (
+    COMPLETE_TASK_CALLBACK_KEY,
+    COMPLETE_TASK_METRICS_KEY,
+    DEFAULT_MP_CONTEXT_TYPE,
+)
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.signals import DelaySignalHandling
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.single_process import (
+    SingleProcessVectorSampledTasks,
+)
+
+__all__ = [
+    "COMPLETE_TASK_CALLBACK_KEY",
+    "COMPLETE_TASK_METRICS_KEY",
+    "DEFAULT_MP_CONTEXT_TYPE",
+    "BatchedVectorTasks",
+    "DelaySignalHandling",
+    "SingleProcessVectorSampledTasks",
+    "VectorSampledTasks",
+    "VectorTasks",
+    "make_vector_tasks",
+]

@@ -1,0 +1,125 @@
+"""Samplers whose tasks one engine advances together: the training loop's view of a `TaskBatch`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gymnasium as gym
+import torch
+
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import protocol
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.base import (
+    NoTaskError,
+    VectorTasks,
+    close_samplers,
+    common_observation_space,
+)
+from allenact.base_abstractions.task_batch import ObservationDict, StepBatch, TaskBatch
+from allenact.utils.seeding import preserve_rng_state
+
+
+class BatchedVectorTasks(VectorTasks):
+    """Steps the samplers of a `TaskBatch`, leaving out the paused ones.
+
+    As with the serial class, the global random generators stay as they are while samplers are seeded, reset and
+    restored.
+
+    Args:
+        batch: fresh from `TaskSampler.make_batch`; the first tasks are drawn here, by `batch.next_tasks`.
+        action_space: the model's action space; None: that of the first task.
+
+    Raises:
+        NoTaskError: (a RuntimeError) a sampler has no first task.
+        DifferentObservationSpacesError: (a NotImplementedError) the tasks observe different things.
+    """
+
+    def __init__(self, batch: TaskBatch, action_space: gym.Space | None = None) -> None:
+        self.batch = batch
+        super().__init__(len(batch.samplers))
+        self.description = batch.description
+        try:
+            batch.next_tasks(self._active)
+            self._check_tasks()
+            tasks = [batch.task(index) for index in self._active]
+            self.observation_space = common_observation_space([task.observation_space for task in tasks])
+        except BaseException:
+            self.close()
+            raise
+        self.action_spaces = [task.action_space for task in tasks]
+        self.action_space = self.action_spaces[0] if action_space is None else action_space
+
+    def _check_tasks(self) -> None:
+        """Raises if an active sampler has no task."""
+        for index in self._active:
+            if self.batch.task(index) is None:
+                raise NoTaskError(
+                    f"task sampler {index} has no task to begin with.",
+                    f"its first next_task() returned None ({type(self.batch.samplers[index]).__name__})",
+                    "give every sampler at least one task, or use fewer samplers (nprocesses in machine_params).",
+                )
+
+    def observe(self) -> ObservationDict:
+        """Returns the current observations, leaves [N, O...]."""
+        return self.batch.observe(self._active)
+
+    def step_batch(self, flat_actions: torch.Tensor) -> StepBatch:
+        """Takes one step in every active task; where one ends, draws the next."""
+        return self.batch.step(flat_actions.detach().cpu().numpy(), self._active)
+
+    def next_task(self, **kwargs: Any) -> list[Any]:
+        """Abandons the current tasks and draws new ones; returns their first observations."""
+        self.batch.next_tasks(self._active, **kwargs)
+        observations = self.observe()
+        return [_row(observations, position) for position in range(self.num_unpaused_tasks)]
+
+    def reset_all(self) -> None:
+        """Calls `sampler.reset()` and draws the first task of every active sampler."""
+        with preserve_rng_state():
+            self.batch.reset(self._active)
+        self._check_tasks()
+
+    def set_seeds(self, seeds: Sequence[int]) -> None:
+        """Seeds the generators of the active samplers, one seed each."""
+        with preserve_rng_state():
+            for index, seed in zip(self._active, seeds, strict=True):
+                self.batch.samplers[index].set_seed(seed)
+
+    def state_dict(self) -> list[dict[str, Any] | None]:
+        """Returns for each sampler what is needed to continue, None where it cannot be saved."""
+        return self.batch.state_dict()
+
+    def load_state_dict(self, states: Sequence[dict[str, Any] | None]) -> list[int]:
+        """Restores what `state_dict` returned; returns the indices of samplers that had to be restarted."""
+        restarted = [index for index, state in enumerate(states) if state is None]
+        with preserve_rng_state():
+            self.batch.load_state_dict(states)
+            if restarted:
+                self.batch.reset(restarted)
+        return restarted
+
+    def run_commands(self, positions: Sequence[int], commands: Sequence[str], data: Sequence[Any]) -> list[Any]:
+        """Answers commands that do not advance tasks, which goes by `step_batch` and `next_task` here."""
+        answers = []
+        for position, command, item in zip(positions, commands, data, strict=True):
+            index = self._active[position]
+            is_for_sampler = command in (protocol.SAMPLER_COMMAND, protocol.SAMPLER_ATTR_COMMAND)
+            target = self.batch.samplers[index] if is_for_sampler else self.batch.task(index)
+            answers.append(protocol.answer(command, item, target))
+        return answers
+
+    def close(self) -> None:
+        """Closes the batch and its samplers. Calling it again does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        self.batch.close()
+        close_samplers(self.batch.samplers)
+
+
+def _row(observations: Mapping[str, Any], position: int) -> ObservationDict:
+    """Returns the observation of one sampler out of arrays [N, O...]."""
+    return {
+        key: _row(value, position) if isinstance(value, Mapping) else value[position].copy()
+        for key, value in observations.items()
+    }

@@ -1,0 +1,138 @@
+"""What runs in a sampler process: a `SingleProcessVectorSampledTasks` whose methods are called over a pipe."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import pickle
+import signal
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import recv_handle
+from typing import Any
+
+import gymnasium as gym
+import torch
+
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.protocol import Failure, Request, receive, send
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.shared_memory import (
+    Layout,
+    StepArrays,
+    map_shared_memory,
+)
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.single_process import (
+    SingleProcessVectorSampledTasks,
+)
+from allenact.base_abstractions.sensor import SensorSuite
+from allenact.base_abstractions.task import TaskSampler
+from allenact.utils.seeding import set_seed
+from allenact.utils.worker_startup import prepare_worker
+
+CLOSE = Request("close")
+"""The last request of every worker; it is not answered."""
+
+SHARE_MEMORY = "share_memory"
+"""The request that a file descriptor follows; see `_share_memory`."""
+
+DUMP_TRACEBACK_SIGNAL = signal.SIGUSR1
+"""Makes a worker print what it is doing to the standard error."""
+
+trainer_ends: weakref.WeakSet[Connection] = weakref.WeakSet()
+"""The trainer's ends of all pipes. A forked worker inherits copies, which would keep its siblings' pipes open."""
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """What a worker needs to build its samplers."""
+
+    make_sampler_fn: Callable[..., TaskSampler]
+    sampler_args: list[dict[str, Any]]
+    callback_suite: SensorSuite | None
+    auto_resample_when_done: bool
+    action_space: gym.Space | None
+    first_sampler: int  # index among all samplers
+    seed: int  # of the global generators, which tasks may use although they should have their own
+
+
+def run_worker(connection: Connection, spec: WorkerSpec | bytes) -> None:
+    """Builds the samplers and answers requests until told to close or until the trainer is gone.
+
+    Args:
+        connection: the pipe to the trainer.
+        spec: what to build, pickled unless this process is a fork of the trainer.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trainer, which then closes us
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    faulthandler.register(DUMP_TRACEBACK_SIGNAL, all_threads=True)
+    torch.set_num_threads(1)  # the samplers' processes already share the cores
+    for end in list(trainer_ends):
+        end.close()
+    try:
+        tasks = _build(spec)
+    except Exception as error:
+        send(connection, Failure.of(error))
+        return
+    try:
+        send(connection, (tasks.observation_space, tasks.action_spaces))
+        _serve(connection, tasks)
+    except (EOFError, OSError):
+        pass  # the trainer is gone
+    finally:
+        tasks.close()
+
+
+def _build(spec: WorkerSpec | bytes) -> SingleProcessVectorSampledTasks:
+    """Builds the samplers and draws their first tasks."""
+    if isinstance(spec, bytes):
+        prepare_worker([])  # the search path has come with the process already
+        spec = pickle.loads(spec)
+    assert isinstance(spec, WorkerSpec)
+    set_seed(spec.seed)
+    return SingleProcessVectorSampledTasks(
+        spec.make_sampler_fn,
+        spec.sampler_args,
+        spec.callback_suite,
+        spec.auto_resample_when_done,
+        action_space=spec.action_space,
+        first_sampler=spec.first_sampler,
+        preserve_rng=False,
+    )
+
+
+def _serve(connection: Connection, tasks: SingleProcessVectorSampledTasks) -> None:
+    """Answers requests until told to close."""
+    while (request := receive(connection)) != CLOSE:
+        try:
+            if request.method == SHARE_MEMORY:
+                reply = _share_memory(connection, tasks, *request.args)
+            else:
+                reply = getattr(tasks, request.method)(*request.args)
+            send(connection, reply)  # may raise too: not everything can be pickled
+        except (BrokenPipeError, ConnectionResetError):
+            raise
+        except Exception as error:
+            send(connection, Failure.of(error))
+
+
+def _share_memory(
+    connection: Connection,
+    tasks: SingleProcessVectorSampledTasks,
+    layout: Layout,
+    num_rows: int,
+    first: int,
+    last: int,
+) -> bool:
+    """Lets the tasks write to rows `first` to `last` of the trainer's arrays; returns False if that cannot be done."""
+    try:
+        descriptor = recv_handle(connection)
+    except OSError:
+        return False
+    try:
+        tasks.use_arrays(StepArrays(layout, num_rows, map_shared_memory(descriptor)).rows(first, last))
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
