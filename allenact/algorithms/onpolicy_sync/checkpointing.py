@@ -1,0 +1,314 @@
+"""What a checkpoint is: its contents, its file, and how checkpoints are found again. No other module knows the keys."""
+
+from __future__ import annotations
+
+import glob
+import math
+import os
+import pickle
+import platform
+import re
+import warnings
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+
+from allenact.errors import CheckpointError, did_you_mean
+from allenact.utils.system import get_logger
+
+FORMAT_VERSION = 1
+_TEMPORARY_SUFFIX = ".incomplete"
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """Everything a training run needs to go on as if it had never stopped.
+
+    The first five fields are upstream's; checkpoints written by upstream have only those.
+    """
+
+    model_state_dict: dict[str, torch.Tensor]
+    """Parameters and buffers of the actor-critic."""
+    total_steps: int
+    """Environment steps over all stages and workers."""
+    optimizer_state_dict: dict[str, Any]
+    """Moments and settings of the optimiser."""
+    training_pipeline_state_dict: dict[str, Any]
+    """Counters of stages and storages."""
+    trainer_seed: int | None
+    """The seed of the run."""
+    scheduler_state: dict[str, Any] | None = None
+    """State of the learning rate scheduler, without its functions."""
+    rng_state: dict[str, Any] | None = None
+    """Generators of Python, NumPy and torch in the training process."""
+    sampler_states: list[dict[str, Any] | None] | None = None
+    """One state for each task sampler; None where a sampler cannot be saved."""
+    storage_states: dict[str, Any] | None = None
+    """What each storage carries over to the next rollout, by storage uuid."""
+    tracker_state: dict[str, Any] | None = None
+    """Metrics gathered since the last log."""
+    library_versions: dict[str, str] | None = None
+    """Versions that wrote the file; None before it is written."""
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether a run can continue from here bit for bit (as far as its samplers can be saved)."""
+        return self.rng_state is not None and self.sampler_states is not None
+
+    def to_file_contents(self) -> dict[str, Any]:
+        """Returns a dict of tensors and builtins only, with upstream's keys at the top level."""
+        contents: dict[str, Any] = {
+            "model_state_dict": self.model_state_dict,
+            "total_steps": self.total_steps,
+            "optimizer_state_dict": self.optimizer_state_dict,
+            "training_pipeline_state_dict": self.training_pipeline_state_dict,
+            "trainer_seed": self.trainer_seed,
+        }
+        if self.scheduler_state is not None:
+            contents["scheduler_state"] = self.scheduler_state
+        contents["format_version"] = FORMAT_VERSION
+        contents["library_versions"] = library_versions()
+        for name in ("rng_state", "sampler_states", "storage_states", "tracker_state"):
+            contents[name] = encode_plain(getattr(self, name))
+        return contents
+
+    @classmethod
+    def from_file_contents(cls, contents: dict[str, Any], path: str) -> TrainingState:
+        """Reads the dict of a checkpoint file, ours or upstream's.
+
+        Raises:
+            CheckpointError: it holds no model.
+        """
+        if not isinstance(contents, dict) or "model_state_dict" not in contents:
+            found = ", ".join(map(str, contents)) if isinstance(contents, dict) else type(contents).__name__
+            raise CheckpointError(
+                "the file is no checkpoint of an experiment: it has no model_state_dict.",
+                f"{path}, which holds {found[:200]}",
+                "pass a .pt file that a training run wrote.",
+            )
+        return cls(
+            model_state_dict=contents["model_state_dict"],
+            total_steps=contents.get("total_steps", 0),
+            optimizer_state_dict=contents.get("optimizer_state_dict", {}),
+            training_pipeline_state_dict=contents.get("training_pipeline_state_dict", {}),
+            trainer_seed=contents.get("trainer_seed"),
+            scheduler_state=contents.get("scheduler_state"),
+            library_versions=contents.get("library_versions"),
+            **{
+                name: decode_plain(contents.get(name))
+                for name in ("rng_state", "sampler_states", "storage_states", "tracker_state")
+            },
+        )
+
+
+class CheckpointStore:
+    """Writes a run's checkpoints into one folder.
+
+    Args:
+        folder: where; created at the first save.
+        experiment_name: the experiment's tag, used in file names.
+    """
+
+    def __init__(self, folder: str | Path, experiment_name: str) -> None:
+        self.folder = Path(folder)
+        self.experiment_name = experiment_name
+
+    def path(self, stage_index: int, total_steps: int) -> Path:
+        """Returns the file name of a checkpoint written in stage `stage_index` at `total_steps` environment steps."""
+        return self.folder / f"exp_{self.experiment_name}__stage_{stage_index:02d}__steps_{total_steps:012d}.pt"
+
+    def save(self, state: TrainingState, path: Path) -> None:
+        """Writes a checkpoint to `path`, whole or not at all."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(path.name + _TEMPORARY_SUFFIX)
+        try:
+            with open(temporary, "wb") as file:
+                torch.save(state.to_file_contents(), file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> TrainingState:
+    """Reads a checkpoint file onto the CPU without executing anything in it.
+
+    Raises:
+        CheckpointError: there is no such file, it is truncated or damaged, or it is no checkpoint.
+    """
+    path = os.fspath(path)
+    if not os.path.isfile(path):
+        folder = os.path.dirname(path) or "."
+        names = os.listdir(folder) if os.path.isdir(folder) else []
+        raise CheckpointError(
+            "there is no such checkpoint file.",
+            path,
+            did_you_mean(os.path.basename(path), names) or "pass a .pt file that a training run wrote.",
+        )
+    from allenact.utils.experiment_utils import LinearDecay, MultiLinearDecay
+
+    # Upstream's files hold the schedule objects of their learning rate scheduler; ours hold builtins and tensors only.
+    known: list[Any] = [
+        LinearDecay,
+        MultiLinearDecay,
+        np.ndarray,
+        np.dtype,
+        np.dtypes.Float64DType,
+        np.dtypes.Int64DType,
+    ]
+    known += [np._core.multiarray._reconstruct, np._core.multiarray.scalar]
+    try:
+        with torch.serialization.safe_globals(known):
+            contents = torch.load(path, map_location="cpu", weights_only=True)
+    except (
+        RuntimeError,
+        EOFError,
+        BadZipFile,
+        pickle.UnpicklingError,
+        OSError,
+        KeyError,
+        ValueError,
+    ) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            "the checkpoint cannot be read: it is truncated, damaged, or no checkpoint at all.",
+            f"{path} ({os.path.getsize(path):,} bytes): {reason}",
+            "use another checkpoint of the run.",
+        ) from error
+    return TrainingState.from_file_contents(contents, path)
+
+
+def load_model_weights(model: torch.nn.Module, state: TrainingState, source: str) -> None:
+    """Copies a checkpoint's weights into `model`.
+
+    Raises:
+        CheckpointError: names or shapes differ; the first difference is named.
+    """
+    expected, given = model.state_dict(), state.model_state_dict
+    for key in [*expected, *given]:
+        if key not in given or key not in expected:
+            holder, lacks = ("model", "checkpoint") if key in expected else ("checkpoint", "model")
+            what = f'it is the checkpoint of another model: the {holder} has "{key}", the {lacks} has not.'
+        elif expected[key].shape != given[key].shape:
+            what = (
+                f'it is the checkpoint of another model: "{key}" is {list(given[key].shape)} in the checkpoint'
+                f" and {list(expected[key].shape)} in the model."
+            )
+        else:
+            continue
+        raise CheckpointError(what, source, "use the experiment, and the config_kwargs, that wrote the checkpoint.")
+    model.load_state_dict(OrderedDict(given))
+
+
+def step_from_checkpoint(path: str) -> int:
+    """Returns the environment steps of a checkpoint: from its file name, else (with a warning) from its contents."""
+    for part in os.path.basename(path).split("__"):
+        match = re.search(r"steps_(?:.*_)?(\d+)", part.split(".")[0])
+        if match:
+            return int(match.group(1))
+    get_logger().warning(f"The file name of {path} does not tell its number of steps; the file is read to find out.")
+    return load_checkpoint(path).total_steps
+
+
+def find_checkpoints(path_or_pattern: str, approx_step_interval: float | None = None) -> list[str]:
+    """Returns the checkpoints that a file, folder or glob names, ordered by environment steps.
+
+    Args:
+        path_or_pattern: a file, a folder (its `*.pt` files), or a glob (`**` enters folders).
+        approx_step_interval: keep about one checkpoint for this many environment steps.
+
+    Raises:
+        CheckpointError: nothing matches.
+    """
+    if os.path.isfile(path_or_pattern):  # before globbing: a name may hold characters that globs treat specially
+        return [path_or_pattern]
+    if os.path.isdir(path_or_pattern):
+        files = glob.glob(os.path.join(glob.escape(path_or_pattern), "*.pt"))
+    else:
+        files = [file for file in glob.glob(path_or_pattern, recursive=True) if os.path.isfile(file)]
+    if not files:
+        raise CheckpointError(
+            "no checkpoint was found.",
+            f"--checkpoint {path_or_pattern}"
+            + (" (a folder without .pt files)" if os.path.isdir(path_or_pattern) else ""),
+            "pass a .pt file, a folder of them, or a glob. Training runs write to OUT/checkpoints/TAG/START_DATE.",
+        )
+    steps = {file: step_from_checkpoint(file) for file in files}
+    files.sort(key=lambda file: (steps[file], file))
+    if approx_step_interval is None:
+        return files
+    grid = np.arange(math.ceil(steps[files[-1]] / approx_step_interval) + 1) * approx_step_interval
+    all_steps = np.array([steps[file] for file in files])
+    kept = {int(np.argmin(np.abs(all_steps - target))) for target in grid}
+    return [files[index] for index in sorted(kept)]
+
+
+def scheduler_state(scheduler: Any) -> dict[str, Any]:
+    """Returns a scheduler's state without its functions, which the experiment makes anew."""
+    state = dict(scheduler.state_dict())
+    if "lr_lambdas" in state:
+        state["lr_lambdas"] = [None] * len(state["lr_lambdas"])
+    return encode_plain(state)
+
+
+def load_scheduler_state(scheduler: Any, state: dict[str, Any]) -> None:
+    """Restores a scheduler from our state or from upstream's; its functions stay the experiment's own."""
+    state = dict(decode_plain(state))
+    if "lr_lambdas" in state:
+        state["lr_lambdas"] = [None] * len(scheduler.state_dict()["lr_lambdas"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch asks to save the optimiser too, which is done
+        scheduler.load_state_dict(state)
+
+
+def library_versions() -> dict[str, str]:
+    """Returns the versions that decide whether a resumed run can be bit-equal."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    versions = {"python": platform.python_version()}
+    for name in ("torch", "numpy", "mujoco", "gymnasium"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+_ARRAY_MARK = "__ndarray__"
+_TUPLE_MARK = "__tuple__"
+
+
+def encode_plain(value: Any) -> Any:
+    """Turns NumPy arrays and scalars in a nest of containers into what `weights_only` reading accepts."""
+    if isinstance(value, np.ndarray):
+        return {_ARRAY_MARK: torch.from_numpy(np.ascontiguousarray(value).reshape(value.shape).copy())}
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, dict):
+        return {key: encode_plain(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return {_TUPLE_MARK: [encode_plain(item) for item in value]}
+    if isinstance(value, list):
+        return [encode_plain(item) for item in value]
+    if value is None or isinstance(value, (str, bytes, int, float, bool, torch.Tensor)):
+        return value
+    return repr(value)  # only descriptive entries (a task's info) can be of other types
+
+
+def decode_plain(value: Any) -> Any:
+    """Inverse of `encode_plain`."""
+    if isinstance(value, dict):
+        if _ARRAY_MARK in value:
+            return value[_ARRAY_MARK].numpy()
+        if _TUPLE_MARK in value:
+            return tuple(decode_plain(item) for item in value[_TUPLE_MARK])
+        return {key: decode_plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [decode_plain(item) for item in value]
+    return value

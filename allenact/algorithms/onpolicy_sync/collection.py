@@ -1,0 +1,249 @@
+"""How experience is gathered: act with the model, step the tasks, store what happened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from allenact.errors import NonFiniteError
+from allenact.utils import spaces_utils
+from allenact.utils.tensor_utils import to_device_recursively
+
+if TYPE_CHECKING:
+    from allenact.algorithms.onpolicy_sync.policy import ActorCriticModel
+    from allenact.algorithms.onpolicy_sync.storage import ExperienceStorage, RolloutStorage
+    from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import VectorTasks
+    from allenact.base_abstractions.misc import ActorCriticOutput, Memory
+    from allenact.base_abstractions.preprocessor import SensorPreprocessorGraph
+    from allenact.base_abstractions.task_batch import FinishedEpisode, StepBatch
+
+
+class StopRequested(Exception):  # noqa: N818 - it is a request, not an error
+    """Somebody asked the run to stop while a rollout was being collected."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the model decided for one step of N active samplers."""
+
+    flat_actions: torch.Tensor  # [N, A]
+    log_probs: torch.Tensor  # [N, ...] as the distribution gives them
+    values: torch.Tensor  # [N, 1]
+    memory: Memory | None  # after the step
+    output: ActorCriticOutput[Any]  # as the model returned it
+
+    def select(self, keep: list[int]) -> Decision:
+        """Returns the rows of the samplers in `keep`."""
+        memory = None if self.memory is None else self.memory.sampler_select(keep)
+        return Decision(self.flat_actions[keep], self.log_probs[keep], self.values[keep], memory, self.output)
+
+
+class RolloutCollector:
+    """Plays the tasks of one worker and feeds the storages of the current stage.
+
+    Args:
+        actor_critic: the model; its action space says how actions are flattened.
+        vector_tasks: the task samplers, stepped together.
+        device: where the model and the storages live.
+        preprocessors: applied to the batched observations of every step, or None.
+        choose_actions: picks actions, `[1, N, ...]` in the structure of the action space, from the model's
+            distributions and the observations it saw; the default samples.
+        stop_requested: asked before every step; once it answers True, `StopRequested` is raised.
+    """
+
+    def __init__(
+        self,
+        actor_critic: ActorCriticModel[Any],
+        vector_tasks: VectorTasks,
+        device: torch.device,
+        preprocessors: SensorPreprocessorGraph | None = None,
+        choose_actions: Callable[[Any, dict[str, Any]], Any] = lambda distributions, observations: (
+            distributions.sample()
+        ),
+        stop_requested: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.actor_critic = actor_critic
+        self.vector_tasks = vector_tasks
+        self.device = device
+        self.preprocessors = preprocessors
+        self.choose_actions = choose_actions
+        self.stop_requested = stop_requested
+        self._episodes: list[FinishedEpisode] = []
+
+    def pop_episodes(self) -> list[FinishedEpisode]:
+        """Returns the episodes that ended since the last call, oldest first."""
+        episodes, self._episodes = self._episodes, []
+        return episodes
+
+    def initialize(self, storages: Collection[ExperienceStorage]) -> None:
+        """Gives storages that enter use the current observations as their first row."""
+        observations = self.to_model_inputs(self.vector_tasks.observe())
+        for storage in storages:
+            storage.to(self.device)
+            storage.initialize(
+                observations=observations,
+                num_samplers=self.vector_tasks.num_unpaused_tasks,
+                recurrent_memory_specification=self.actor_critic.recurrent_memory_specification,
+                action_space=self.actor_critic.action_space,
+            )
+
+    def collect(
+        self,
+        rollout_storage: RolloutStorage,
+        storages: Sequence[ExperienceStorage],
+        num_steps: int,
+        *,
+        bootstrap_truncated: bool = False,
+        on_step: Callable[[int], None] = lambda steps: None,
+    ) -> int:
+        """Steps every sampler `num_steps` times.
+
+        Args:
+            rollout_storage: the storage that says what the model sees next.
+            storages: all storages of the stage, that one included; each is given every step.
+            num_steps: T, steps of each sampler.
+            bootstrap_truncated: also store V(last observation) of episodes that a limit ended.
+            on_step: called with the number of environment steps that a step of all samplers took.
+
+        Returns:
+            The environment steps taken: T times the number of samplers.
+
+        Raises:
+            StopRequested: between two steps, if asked to stop.
+            NonFiniteError: an observation or reward is NaN or infinite.
+            NotImplementedError: a sampler ran out of tasks, which training cannot handle.
+        """
+        steps_taken = 0
+        for _ in range(num_steps):
+            if self.stop_requested():
+                raise StopRequested
+            decision = self.act(rollout_storage)
+            batch = self.vector_tasks.step_batch(decision.flat_actions)
+            if batch.exhausted:
+                raise NotImplementedError(
+                    f"Task sampler {batch.exhausted[0]} ran out of tasks during training. Training needs samplers"
+                    " without an end: leave max_tasks unset in train_task_sampler_args."
+                )
+            extra = {}
+            if bootstrap_truncated and batch.final_observations:
+                extra["truncation_values"] = self.truncation_values(batch, decision)
+            self.store(storages, decision, batch, **extra)
+            self._episodes.extend(batch.episodes)
+            steps_taken += len(batch.rewards)
+            on_step(len(batch.rewards))
+        return steps_taken
+
+    @torch.no_grad()
+    def act(self, rollout_storage: RolloutStorage) -> Decision:
+        """Runs the model on the newest row of `rollout_storage` and chooses actions."""
+        agent_input = rollout_storage.agent_input_for_next_step()
+        try:
+            output, memory = self.actor_critic(**agent_input)
+            actions = self.choose_actions(output.distributions, agent_input["observations"])
+        except ValueError as error:  # how torch's distributions answer NaN parameters
+            raise _explain_non_finite(error, agent_input["observations"], self.actor_critic) from error
+        flat_actions = spaces_utils.flatten(self.actor_critic.action_space, actions)[0]  # [N, A]
+        log_probs = output.distributions.log_prob(actions)[0]  # [N, ...]
+        return Decision(flat_actions, log_probs, output.values[0], memory, output)
+
+    def store(
+        self,
+        storages: Sequence[ExperienceStorage],
+        decision: Decision,
+        batch: StepBatch,
+        **extra: torch.Tensor,
+    ) -> None:
+        """Adds one step of the active samplers to every storage."""
+        rewards = torch.from_numpy(batch.rewards).to(self.device).unsqueeze(-1)  # [N, 1]
+        masks = torch.from_numpy(np.logical_not(batch.dones).astype(np.float32)).to(self.device).unsqueeze(-1)  # [N, 1]
+        observations = self.to_model_inputs(batch.observations)
+        for storage in storages:
+            storage.add(
+                observations=observations,
+                memory=decision.memory,
+                actions=decision.flat_actions,
+                action_log_probs=decision.log_probs,
+                value_preds=decision.values,
+                rewards=rewards,
+                masks=masks,
+                **extra,
+            )
+
+    @torch.no_grad()
+    def next_value(self, rollout_storage: RolloutStorage) -> torch.Tensor:
+        """Returns V of the observation after the last step, `[N, 1]`."""
+        output, _ = self.actor_critic(**rollout_storage.agent_input_for_next_step())
+        return output.values[0].detach()
+
+    @torch.no_grad()
+    def truncation_values(self, batch: StepBatch, decision: Decision) -> torch.Tensor:
+        """Returns V of the last observation of each episode that a limit ended, 0 for the others, `[N, 1]`."""
+        cut = sorted(batch.final_observations)
+        observations = self.to_model_inputs(stack_observations([batch.final_observations[i] for i in cut]))
+        actions = decision.flat_actions[cut].unsqueeze(0)  # [1, n, A]
+        output, _ = self.actor_critic(
+            observations=_with_step_dim(observations),
+            memory=None if decision.memory is None else decision.memory.sampler_select(cut),
+            prev_actions=spaces_utils.unflatten(self.actor_critic.action_space, actions),
+            masks=torch.ones(1, len(cut), 1, device=self.device),
+        )
+        values = torch.zeros(len(batch.rewards), 1, device=self.device)  # [N, 1]
+        values[cut] = output.values[0]
+        return values
+
+    def to_model_inputs(self, observations: dict[str, Any]) -> dict[str, Any]:
+        """Turns arrays `[N, O...]` into tensors on the device and runs the preprocessors."""
+        tensors = _tensors(observations, self.device)
+        return tensors if self.preprocessors is None else self.preprocessors.get_observations(tensors)
+
+
+def stack_observations(observations: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Stacks n observation dicts with leaves `[O...]` into one with leaves `[n, O...]`."""
+    first = observations[0]
+    return {
+        key: stack_observations([obs[key] for obs in observations])
+        if isinstance(first[key], dict)
+        else np.stack([np.asarray(obs[key]) for obs in observations])
+        for key in first
+    }
+
+
+def _tensors(value: Any, device: torch.device) -> Any:
+    if isinstance(value, dict):
+        return {key: _tensors(item, device) for key, item in value.items()}
+    tensor = torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+    return to_device_recursively(tensor, device, inplace=False) if device.type != "cpu" else tensor
+
+
+def _with_step_dim(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_step_dim(item) for key, item in value.items()}
+    return value.unsqueeze(0)  # [1, N, O...]
+
+
+def _explain_non_finite(error: ValueError, observations: dict[str, Any], model: torch.nn.Module) -> Exception:
+    """Returns a NonFiniteError naming sensor, sampler and entries if an observation is to blame, else `error`."""
+    for uuid, value in observations.items():
+        if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+            continue
+        bad = (~torch.isfinite(value)).flatten(2).nonzero()  # [k, 3]: step, sampler, entry
+        if len(bad):
+            sampler = int(bad[0, 1])
+            entries = [int(entry) for entry in bad[bad[:, 1] == sampler][:5, 2]]
+            return NonFiniteError(
+                f'sensor "{uuid}" returned NaN or infinity.',
+                f"sampler {sampler} of {value.shape[1]}; entries {entries} of {value[0, 0].numel()}",
+                "look at what the environment's step() returns.",
+            )
+    for name, parameter in model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            return NonFiniteError(
+                f'the model\'s parameter "{name}" holds NaN or infinity.',
+                f"the model raised: {str(error).splitlines()[0]}",
+                "lower the learning rate or clip the gradient; the last checkpoint holds finite weights.",
+            )
+    return error

@@ -1,0 +1,146 @@
+"""What training and evaluation workers share: the model, the pipeline and the task samplers of one worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+
+from allenact.algorithms.onpolicy_sync.distributed import WorkerGroup
+from allenact.algorithms.onpolicy_sync.startup_checks import check_spaces, machine_params_of
+from allenact.algorithms.onpolicy_sync.tracking import Tracker
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import VectorTasks, make_vector_tasks
+from allenact.utils.seeding import set_deterministic_cudnn, set_seed, worker_seeds
+
+if TYPE_CHECKING:
+    from allenact.algorithms.onpolicy_sync.policy import ActorCriticModel
+    from allenact.base_abstractions.experiment_config import ExperimentConfig
+    from allenact.base_abstractions.sensor import Sensor
+    from allenact.pipeline.pipeline import TrainingPipeline
+
+TRAIN_MODE_STR = "train"
+VALID_MODE_STR = "valid"
+TEST_MODE_STR = "test"
+
+
+class OnPolicyRLEngine:
+    """What training and evaluation workers share: model, pipeline, task samplers.
+
+    Args:
+        config: the experiment.
+        mode: "train", "valid" or "test".
+        seed: seed of the model's initialisation and of the samplers; None leaves the generators alone.
+        worker_id: index among the workers of this mode.
+        num_workers: number of workers of this mode.
+        distributed_address: `ip:port` where several training workers meet.
+        max_sampler_processes: most processes that the samplers are spread over; None: the usable cores.
+        sampler_backend: "auto", "batched", "process" or "serial".
+        deterministic_agents: evaluation plays the mode of the action distribution.
+        deterministic_cudnn: deterministic cuDNN.
+        callback_sensors: evaluated on every finished task for the run's callbacks.
+    """
+
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        mode: str,
+        *,
+        seed: int | None = None,
+        worker_id: int = 0,
+        num_workers: int = 1,
+        distributed_address: str = "",
+        max_sampler_processes: int | None = None,
+        sampler_backend: str = "auto",
+        deterministic_agents: bool = False,
+        deterministic_cudnn: bool = False,
+        callback_sensors: list[Sensor[Any, Any]] | None = None,
+    ) -> None:
+        self.config = config
+        self.mode = mode
+        self.seed = seed
+        self.worker_id = worker_id
+        self.num_workers = num_workers
+        self.max_sampler_processes = max_sampler_processes
+        self.sampler_backend = sampler_backend
+        self.deterministic_agents = deterministic_agents
+        self.callback_sensors = callback_sensors
+
+        self.machine_params = machine_params_of(config, mode)
+        self.device = self.machine_params.devices[worker_id]
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+        self.workers = WorkerGroup(
+            worker_id, num_workers if mode == TRAIN_MODE_STR else 1, distributed_address, self.device
+        )
+        if deterministic_cudnn:
+            set_deterministic_cudnn()
+
+        self.training_pipeline: TrainingPipeline = config.training_pipeline()
+        self.preprocessors = self.machine_params.sensor_preprocessor_graph
+        model_kwargs = {}
+        if self.preprocessors is not None:
+            self.preprocessors = self.preprocessors.to(self.device)
+            model_kwargs["sensor_preprocessor_graph"] = self.preprocessors
+        set_seed(seed)  # every worker builds the same initial weights
+        self.actor_critic: ActorCriticModel[Any] = config.create_model(**model_kwargs).to(self.device)
+        self.tracker = Tracker(mode)
+        self._vector_tasks: VectorTasks | None = None
+
+    @property
+    def num_samplers(self) -> int:
+        """Task samplers of this worker."""
+        return int(self.machine_params.nprocesses[self.worker_id])
+
+    @property
+    def vector_tasks(self) -> VectorTasks:
+        """The task samplers, started when first asked for.
+
+        Raises:
+            SpaceMismatchError: the model expects other observations or actions than the tasks give.
+        """
+        if self._vector_tasks is None:
+            self._vector_tasks = make_vector_tasks(
+                self.config.make_sampler_fn,
+                self._sampler_args(),
+                action_space=self.actor_critic.action_space,
+                backend=self.sampler_backend,
+                max_processes=self.max_sampler_processes,
+                callback_sensors=self.callback_sensors,
+            )
+            check_spaces(self.actor_critic, self._vector_tasks, self.preprocessors)
+        return self._vector_tasks
+
+    def _sampler_args(self) -> list[dict[str, Any]]:
+        """Returns the keyword arguments of `make_sampler_fn` for each sampler of this worker."""
+        make_args: Callable[..., dict[str, Any]] = getattr(self.config, f"{self.mode}_task_sampler_args")
+        per_worker = [int(count) for count in self.machine_params.nprocesses]
+        offset = sum(per_worker[: self.worker_id])
+        several = self.num_workers > 1
+        total = sum(per_worker) if several else per_worker[self.worker_id]
+        seeds = worker_seeds(total, self.seed)
+        devices: list[int] | None = None
+        if (several or self.mode == TEST_MODE_STR) and self.device.index is not None:
+            devices = [self.device.index]
+        elif self.machine_params.sampler_devices is not None:
+            devices = [-1 if d.type == "cpu" else int(d.index or 0) for d in self.machine_params.sampler_devices]
+        return [
+            make_args(process_ind=offset + index, total_processes=total, devices=devices, seeds=seeds)
+            for index in range(self.num_samplers)
+        ]
+
+    def close(self) -> None:
+        """Stops the task samplers and leaves the group of workers. Calling it again does nothing."""
+        if self._vector_tasks is not None:
+            self._vector_tasks.close()
+            self._vector_tasks = None
+        self.workers.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

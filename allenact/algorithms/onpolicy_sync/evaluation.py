@@ -1,0 +1,192 @@
+"""How good is it? Plays every task of finite samplers once and reports what happened."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from allenact.algorithms.onpolicy_sync.collection import RolloutCollector
+from allenact.algorithms.onpolicy_sync.tracking import mean_metrics
+from allenact.errors import ExperimentConfigError
+from allenact.utils import spaces_utils
+from allenact.utils.system import get_logger
+
+if TYPE_CHECKING:
+    from allenact.algorithms.onpolicy_sync.policy import ActorCriticModel
+    from allenact.algorithms.onpolicy_sync.storage import RolloutStorage
+    from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import VectorTasks
+    from allenact.base_abstractions.preprocessor import SensorPreprocessorGraph
+    from allenact.base_abstractions.task_batch import FinishedEpisode, StepBatch
+    from allenact.viz import VizSuite
+
+ROLLOUT_STEPS = 100  # steps between two roll-overs of the storage, so that memory stays bounded
+
+
+@dataclass
+class EvaluationResult:
+    """What came of evaluating a policy on the tasks of its samplers."""
+
+    episodes: list[FinishedEpisode] = field(default_factory=list)
+    steps: int = 0
+    """Environment steps taken."""
+    seconds: float = 0.0
+
+    @property
+    def means(self) -> dict[str, float]:
+        """The mean of every metric over the episodes."""
+        return mean_metrics(episode.metrics for episode in self.episodes)
+
+
+def evaluate(
+    actor_critic: ActorCriticModel[Any],
+    vector_tasks: VectorTasks,
+    rollout_storage: RolloutStorage,
+    *,
+    device: torch.device | None = None,
+    preprocessors: SensorPreprocessorGraph | None = None,
+    deterministic: bool = False,
+    expert_actions: bool = False,
+    visualizer: VizSuite | None = None,
+    on_rollout_end: Callable[[RolloutCollector], None] = lambda collector: None,
+    progress_interval_s: float = math.inf,
+) -> EvaluationResult:
+    """Plays until every sampler has run out of tasks; each task counts exactly once.
+
+    Args:
+        actor_critic: the policy; put into evaluation mode by the caller.
+        vector_tasks: finite samplers, on their first tasks. They are left exhausted (paused).
+        rollout_storage: gives the model its inputs; filled and rolled over every 100 steps.
+        device: where the model lives; default CPU.
+        preprocessors: applied to the observations of every step.
+        deterministic: play the mode of the action distribution instead of a sample.
+        expert_actions: play what the `expert_action` sensor says.
+        visualizer: collects what it wants to show, after every step.
+        on_rollout_end: called before the storage is rolled over, for losses on its data.
+        progress_interval_s: seconds between two progress lines in the log.
+
+    Raises:
+        ExperimentConfigError: a sampler has no end.
+    """
+    lengths = vector_tasks.lengths()
+    total = sum(lengths) + len(lengths)  # the first task of each sampler is already drawn
+    if not math.isfinite(total):
+        raise ExperimentConfigError(
+            "evaluation would never end: a task sampler has no last task.",
+            f"remaining tasks per sampler: {lengths}",
+            "set max_tasks in valid_task_sampler_args and test_task_sampler_args.",
+        )
+    collector = RolloutCollector(
+        actor_critic,
+        vector_tasks,
+        device or torch.device("cpu"),
+        preprocessors,
+        choose_actions=_action_choice(actor_critic, deterministic, expert_actions),
+    )
+    result = EvaluationResult()
+    started = last_progress = time.monotonic()
+    collector.initialize([rollout_storage])
+    active = list(range(len(lengths)))  # indices among all samplers, paused ones left out
+    if visualizer is not None:
+        visualizer.collect(vector_task=vector_tasks, alive=active)
+
+    rows = 0
+    while active:
+        decision = collector.act(rollout_storage)
+        batch = vector_tasks.step_batch(decision.flat_actions)
+        result.episodes.extend(batch.episodes)
+        result.steps += len(active)
+        stepped = active
+        keep = [i for i in range(len(active)) if i not in batch.exhausted]
+        for position in reversed(batch.exhausted):
+            vector_tasks.pause_at(position)
+        active = [active[i] for i in keep]
+        _tell_model(actor_critic, keep)
+        if active:
+            if len(keep) < len(stepped):
+                rollout_storage.sampler_select(keep)
+                decision, batch = decision.select(keep), _select(batch, keep)
+            collector.store([rollout_storage], decision, batch)
+            rows += 1
+        if visualizer is not None:
+            visualizer.collect(rollout=rollout_storage, alive=active, actor_critic=decision.output)
+            visualizer.collect(vector_task=vector_tasks, alive=active)
+        if rows and (rows >= ROLLOUT_STEPS or not active):
+            on_rollout_end(collector)
+            rollout_storage.after_updates()
+            rows = 0
+        if time.monotonic() - last_progress > progress_interval_s:
+            last_progress = time.monotonic()
+            _report_progress(result, total, last_progress - started)
+    result.seconds = time.monotonic() - started
+    return result
+
+
+def _action_choice(
+    actor_critic: ActorCriticModel[Any], deterministic: bool, expert_actions: bool
+) -> Callable[[Any, dict[str, Any]], Any]:
+    """Returns what picks actions from the model's distributions and the observations it saw."""
+    if expert_actions:
+        from allenact.base_abstractions.sensor import AbstractExpertActionSensor
+
+        space = actor_critic.action_space
+        flagged = AbstractExpertActionSensor.flagged_space(space)
+
+        def expert(distributions: Any, observations: dict[str, Any]) -> Any:
+            if "expert_action" not in observations:
+                raise ExperimentConfigError(
+                    "there are no expert actions to play.",
+                    f"--test_expert, with sensors {', '.join(observations)}",
+                    'give the test tasks an ExpertActionSensor with uuid "expert_action".',
+                )
+            return _expert_actions(spaces_utils.unflatten(flagged, observations["expert_action"]))
+
+        return expert
+    if deterministic:
+        return lambda distributions, observations: distributions.mode()
+    return lambda distributions, observations: distributions.sample()
+
+
+def _expert_actions(flagged: Any) -> Any:
+    """Drops the success flags of an unflattened expert observation."""
+    from allenact.base_abstractions.sensor import AbstractExpertActionSensor as Expert
+
+    if Expert.ACTION_POLICY_LABEL in flagged:
+        return flagged[Expert.ACTION_POLICY_LABEL]
+    return type(flagged)((group, _expert_actions(value)) for group, value in flagged.items())
+
+
+def _tell_model(actor_critic: torch.nn.Module, keep: list[int]) -> None:
+    """Lets a model that keeps state per sampler drop the finished ones."""
+    hook = getattr(actor_critic, "sampler_select", None)
+    if hook is not None:
+        hook(keep)
+
+
+def _select(batch: StepBatch, keep: list[int]) -> StepBatch:
+    """Returns the rows of the samplers in `keep`, without what refers to positions."""
+
+    def rows(value: Any) -> Any:
+        return {key: rows(item) for key, item in value.items()} if isinstance(value, dict) else value[keep]
+
+    return replace(
+        batch,
+        observations=rows(batch.observations),
+        rewards=batch.rewards[keep],
+        dones=batch.dones[keep],
+        truncated=batch.truncated[keep],
+        final_observations={},
+        episodes=[],
+        exhausted=[],
+    )
+
+
+def _report_progress(result: EvaluationResult, total: float, seconds: float) -> None:
+    done = len(result.episodes)
+    left = f", about {seconds / done * (total - done) / 60:.1f} minutes left" if done else ""
+    means = " ".join(f"{key} {value:.3g}" for key, value in sorted(result.means.items()))
+    get_logger().info(f"Evaluated {done} of {total:.0f} tasks, {result.steps / seconds:.0f} steps/s{left} {means}")

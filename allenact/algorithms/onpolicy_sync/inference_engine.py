@@ -1,0 +1,155 @@
+"""OnPolicyInference: the evaluation of checkpoints in a validation or test worker."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from allenact.algorithms.onpolicy_sync.checkpointing import load_checkpoint, load_model_weights
+from allenact.algorithms.onpolicy_sync.engine_base import TEST_MODE_STR, VALID_MODE_STR, OnPolicyRLEngine
+from allenact.algorithms.onpolicy_sync.evaluation import EvaluationResult, evaluate
+from allenact.algorithms.onpolicy_sync.tracking import LogPackage
+from allenact.algorithms.onpolicy_sync.update import PolicyUpdater
+from allenact.utils.seeding import worker_seeds
+
+if TYPE_CHECKING:
+    from allenact.algorithms.onpolicy_sync.collection import RolloutCollector
+    from allenact.algorithms.onpolicy_sync.storage import RolloutStorage
+    from allenact.base_abstractions.experiment_config import ExperimentConfig
+    from allenact.pipeline.pipeline import TrainingPipeline
+    from allenact.pipeline.stage import PipelineStage
+
+EVALUATION_SEED = 12345
+
+
+class OnPolicyInference(OnPolicyRLEngine):
+    """Evaluates checkpoints on the tasks of the experiment's "valid" or "test" mode.
+
+    Args:
+        config: the experiment.
+        mode: "valid" or "test".
+        enforce_expert: play the expert's actions.
+        **engine_kwargs: see OnPolicyRLEngine.
+    """
+
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        mode: str = TEST_MODE_STR,
+        *,
+        enforce_expert: bool = False,
+        **engine_kwargs: Any,
+    ) -> None:
+        super().__init__(config, mode, **{"seed": EVALUATION_SEED, **engine_kwargs})
+        self.enforce_expert = enforce_expert
+        self.visualizer = self.machine_params.visualizer
+        self.actor_critic.eval()
+
+    def run_eval(self, checkpoint_file_path: str) -> LogPackage:
+        """Plays every task with the weights of a checkpoint and returns what to log.
+
+        Raises:
+            CheckpointError: the file cannot be read or is of another model.
+        """
+        state = load_checkpoint(checkpoint_file_path)
+        load_model_weights(self.actor_critic, state, checkpoint_file_path)
+        pipeline: TrainingPipeline = self.config.training_pipeline()
+        pipeline.load_state_dict(state.training_pipeline_state_dict)
+        stage = pipeline.valid_pipeline_stage if self.mode == VALID_MODE_STR else pipeline.test_pipeline_stage
+        updater = PolicyUpdater(self.actor_critic, pipeline, optimizer=None)
+
+        result = EvaluationResult()
+        rollout_storage = pipeline.rollout_storage
+        if rollout_storage is not None and self.num_samplers > 0:
+            result = self._play(pipeline, stage, updater, rollout_storage)
+        with torch.no_grad():
+            self._offline_losses(pipeline, stage, updater)
+
+        self.tracker.add_episodes(result.episodes)
+        return self.tracker.pop(
+            training_steps=state.total_steps,
+            storage_experiences=pipeline.storage_uuid_to_total_experiences,
+            checkpoint_file_name=checkpoint_file_path,
+            seconds={"evaluate": result.seconds},
+            viz_data=None if self.visualizer is None or self.visualizer.empty() else self.visualizer.read_and_reset(),
+        )
+
+    def _play(
+        self,
+        pipeline: TrainingPipeline,
+        stage: PipelineStage,
+        updater: PolicyUpdater,
+        rollout_storage: RolloutStorage,
+    ) -> EvaluationResult:
+        """Evaluates on the samplers' tasks, then brings the samplers back to where they started."""
+        tasks = self.vector_tasks
+        result = evaluate(
+            self.actor_critic,
+            tasks,
+            rollout_storage,
+            device=self.device,
+            preprocessors=self.preprocessors,
+            deterministic=self.deterministic_agents,
+            expert_actions=self.enforce_expert,
+            visualizer=self.visualizer,
+            on_rollout_end=partial(self._rollout_losses, pipeline, stage, updater),
+            progress_interval_s=20.0 if self.mode == TEST_MODE_STR else 300.0,
+        )
+        tasks.resume_all()
+        tasks.set_seeds(worker_seeds(self.num_samplers, EVALUATION_SEED))
+        tasks.reset_all()
+        return result
+
+    def _rollout_losses(
+        self,
+        pipeline: TrainingPipeline,
+        stage: PipelineStage,
+        updater: PolicyUpdater,
+        collector: RolloutCollector,
+    ) -> None:
+        """Computes the stage's losses on what the rollout storage holds."""
+        uuid, storage = pipeline.rollout_storage_uuid, pipeline.rollout_storage
+        for component in stage.stage_components:
+            if component.storage_uuid == uuid and component.loss_names and storage is not None:
+                settings = stage.training_settings
+                storage.before_updates(
+                    next_value=collector.next_value(storage),
+                    use_gae=settings.use_gae,
+                    gamma=settings.gamma,
+                    tau=settings.gae_lambda,
+                    adv_stats_callback=self.workers.advantage_stats,
+                )
+                with torch.no_grad():
+                    self.tracker.add_updates([updater.update_component(stage, component, {uuid: storage})])
+
+    def _offline_losses(self, pipeline: TrainingPipeline, stage: PipelineStage, updater: PolicyUpdater) -> None:
+        """Computes the stage's losses on a storage of its own, to the end of its data."""
+        for component in stage.stage_components:
+            if component.storage_uuid == pipeline.rollout_storage_uuid or not component.loss_names:
+                continue
+            storage = pipeline.get_storage(component.storage_uuid)
+            storage.to(self.device)
+            storage.set_partition(index=self.worker_id, num_parts=self.num_workers)
+            storage.initialize(
+                observations={},
+                num_samplers=0,
+                recurrent_memory_specification=self.actor_critic.recurrent_memory_specification,
+                action_space=self.actor_critic.action_space,
+            )
+            try:
+                while True:
+                    storage.before_updates(
+                        next_value=None,
+                        use_gae=None,
+                        gamma=None,
+                        tau=None,
+                        adv_stats_callback=self.workers.advantage_stats,
+                    )
+                    self.tracker.add_updates(
+                        [updater.update_component(stage, component, {component.storage_uuid: storage})]
+                    )
+                    storage.after_updates()
+            except EOFError:
+                continue

@@ -1,0 +1,159 @@
+"""Where every file of a run lies, and the record of what was run."""
+
+from __future__ import annotations
+
+import enum
+import os
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from allenact.errors import OutputDirectoryError
+from allenact.utils.experiment_loading import CONFIG_KWARGS_STR
+from allenact.utils.system import get_logger
+
+START_TIME_FORMAT = "%Y-%m-%d_%H-%M-%S"
+_LOCK_TIMEOUT_S = 60
+
+
+class SaveDirFormat(enum.Enum):
+    """How a run's folders are laid out: by kind of file, or by run."""
+
+    FLAT = "FLAT"
+    NESTED = "NESTED"
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The paths of one experiment below its output directory.
+
+    Args:
+        output_dir: root of all output.
+        tag: the experiment's tag.
+        extra_tag: extra folder below the tag, or "".
+        layout: flat or nested.
+    """
+
+    output_dir: Path
+    tag: str
+    extra_tag: str = ""
+    layout: SaveDirFormat = SaveDirFormat.FLAT
+
+    @property
+    def tag_dir(self) -> Path:
+        """`tag` or `tag/extra_tag`."""
+        return Path(self.tag, self.extra_tag) if self.extra_tag else Path(self.tag)
+
+    def _run_path(self, flat_folder: str, nested_folder: str, start_time: str) -> Path:
+        if self.layout is SaveDirFormat.FLAT:
+            return self.output_dir / flat_folder / self.tag_dir / start_time
+        return self.output_dir / self.tag_dir / start_time / nested_folder
+
+    def checkpoints(self, start_time: str) -> Path:
+        """The folder of a training run's checkpoints."""
+        return self._run_path("checkpoints", "checkpoints", start_time)
+
+    def used_configs(self, start_time: str) -> Path:
+        """The folder with copies of what was run."""
+        return self._run_path("used_configs", "used_configs", start_time)
+
+    def train_tensorboard(self, start_time: str) -> Path:
+        """The event files of training and validation."""
+        return self._run_path("tb", "train_tb", start_time)
+
+    def train_metrics(self, start_time: str) -> Path:
+        """The folder of a training run's metrics files."""
+        return self._run_path("metrics", "metrics", start_time)
+
+    def test_tensorboard(self, start_time: str, checkpoint_start_time: str) -> Path:
+        """The event files of a test of checkpoints that lie in the folder `checkpoint_start_time`."""
+        if self.layout is SaveDirFormat.FLAT:
+            return self.output_dir / "tb" / self.tag_dir / checkpoint_start_time / "test" / start_time
+        return self.output_dir / "test" / self.tag / start_time
+
+    def test_metrics(self, start_time: str) -> Path:
+        """The metrics file of a test."""
+        if self.layout is SaveDirFormat.FLAT:
+            return self.output_dir / "metrics" / self.tag_dir / start_time / f"metrics__test_{start_time}.json"
+        return self.output_dir / "test" / self.tag / start_time / "metrics.json"
+
+    def valid_metrics(self, start_time: str, training_steps: int) -> Path:
+        """The metrics file of one validated checkpoint (`--collect_valid_results`)."""
+        return self.train_metrics(start_time) / f"metrics__valid_{start_time}{training_steps:012d}.json"
+
+    def check_writable(self) -> None:
+        """Creates the output directory and proves that files can be written there.
+
+        Raises:
+            OutputDirectoryError: it cannot.
+        """
+        probe = self.output_dir / f".allenact_write_test_{os.getpid()}"
+        try:
+            self.output_dir.mkdir(parents=True, exist_ok=True)
+            probe.write_bytes(b"x")
+            probe.unlink()
+        except OSError as error:
+            raise OutputDirectoryError(
+                f"the output directory cannot be written: {error.strerror}.",
+                f"--output_dir {self.output_dir}",
+                "pass a directory that you may write to.",
+            ) from error
+
+    def new_start_time(self) -> str:
+        """Returns the local time as `YYYY-MM-DD_hh-mm-ss`, never the same twice for one output directory."""
+        last_file = self.output_dir / ".allenact_last_start_time_string"
+        try:
+            with FileLock(str(self.output_dir / ".allenact_start_time_string.lock"), timeout=_LOCK_TIMEOUT_S):
+                last = last_file.read_text().strip() if last_file.exists() else ""
+                while (start_time := time.strftime(START_TIME_FORMAT)) == last:
+                    time.sleep(0.05)
+                last_file.write_text(start_time)
+        except Timeout as error:
+            raise OutputDirectoryError(
+                f"another run has held the lock of the output directory for {_LOCK_TIMEOUT_S} s.",
+                f"--output_dir {self.output_dir}",
+                "if no other run is starting, remove .allenact_start_time_string.lock there.",
+            ) from error
+        return start_time
+
+
+def save_used_configs(folder: Path, source_files: dict[str, str]) -> None:
+    """Writes what was run into `folder`: the experiment's source files, its keyword arguments, and the git diff.
+
+    Args:
+        folder: created if need be.
+        source_files: `{file path: dotted module}`, and the keyword arguments as JSON under CONFIG_KWARGS_STR.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for path, content in source_files.items():
+        if path == CONFIG_KWARGS_STR:
+            (folder / "config_kwargs.json").write_text(content)
+            continue
+        target = folder / os.path.basename(path)
+        clashes = 0
+        while target.exists():
+            target = folder / f"namecollision{clashes}__{os.path.basename(path)}"
+            clashes += 1
+        source = Path(path).read_text(encoding="utf-8")
+        header = f"### THIS FILE ORIGINALLY LOCATED AT '{os.path.abspath(path)}'\n\n"
+        target.write_text(header + source, encoding="utf-8")
+    _save_git_diff(folder)
+
+
+def _save_git_diff(folder: Path) -> None:
+    if shutil.which("git") is None:
+        get_logger().info("git is not installed: the run's source revision is not recorded.")
+        return
+    try:
+        commit = _git("describe", "--always").strip()
+        (folder / f"{commit}.patch").write_text(_git("diff", commit), encoding="utf-8")
+    except (subprocess.SubprocessError, OSError, UnicodeError):
+        get_logger().info("The current directory is not a git repository: the run's source revision is not recorded.")
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], capture_output=True, check=True, text=True, timeout=60).stdout

@@ -1,0 +1,115 @@
+"""What is checked and said before training begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from allenact.base_abstractions.experiment_config import MachineParams
+from allenact.errors import ExperimentConfigError, SpaceMismatchError, did_you_mean
+from allenact.utils.system import get_logger
+
+if TYPE_CHECKING:
+    import torch
+
+    from allenact.algorithms.onpolicy_sync.engine import OnPolicyTrainer
+    from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import VectorTasks
+    from allenact.base_abstractions.experiment_config import ExperimentConfig
+    from allenact.base_abstractions.preprocessor import SensorPreprocessorGraph
+
+
+def machine_params_of(config: ExperimentConfig, mode: str) -> MachineParams:
+    """Returns the experiment's machine parameters for `mode`, which it may also give as a dict."""
+    return MachineParams.instance_from(config.machine_params(mode))
+
+
+def require_samplers(config: ExperimentConfig, mode: str) -> MachineParams:
+    """Returns the machine parameters of `mode`, in which every worker must have a task sampler.
+
+    Raises:
+        ExperimentConfigError: there is no worker, or one without samplers.
+    """
+    params = machine_params_of(config, mode)
+    counts = [int(count) for count in params.nprocesses]
+    if min(counts, default=0) < 1:
+        raise ExperimentConfigError(
+            f"{mode} needs at least one task sampler for each worker.",
+            f'nprocesses={counts} (machine_params, mode "{mode}")',
+            "set nprocesses to 1 or more.",
+        )
+    return params
+
+
+def check_spaces(
+    actor_critic: torch.nn.Module, vector_tasks: VectorTasks, preprocessors: SensorPreprocessorGraph | None
+) -> None:
+    """Checks that the model was made for what the tasks observe and do.
+
+    Raises:
+        SpaceMismatchError: an observation is missing or has another shape, or the actions differ.
+    """
+    given = dict(vector_tasks.observation_space.spaces)
+    if preprocessors is not None:
+        given = dict(preprocessors.observation_spaces.spaces)
+    expected = getattr(getattr(actor_critic, "observation_space", None), "spaces", None)
+    for uuid, space in (expected or {}).items():
+        if uuid not in given:
+            raise SpaceMismatchError(
+                f'the model expects an observation "{uuid}" that the tasks do not give.',
+                f"observations of the tasks: {', '.join(given)}",
+                did_you_mean(uuid, given) or "give the task sampler the sensors that create_model is built for.",
+            )
+        if _layout(space) != _layout(given[uuid]):
+            raise SpaceMismatchError(
+                f'model and tasks disagree about the observation "{uuid}".',
+                f"the model expects {space}, the tasks give {given[uuid]}",
+                "build the model from the sensors that the task sampler uses.",
+            )
+    expected_action, given_action = actor_critic.action_space, vector_tasks.action_spaces[0]
+    if _layout(expected_action) != _layout(given_action):
+        raise SpaceMismatchError(
+            "model and tasks disagree about the actions.",
+            f"the model acts in {expected_action}, the tasks take {given_action}",
+            "build the model with the action space of the tasks.",
+        )
+
+
+def _layout(space: Any) -> Any:
+    """Returns what must agree between two spaces: kind and size, not bounds or dtype."""
+    members = getattr(space, "spaces", None)
+    if isinstance(members, Mapping):
+        return {key: _layout(member) for key, member in members.items()}
+    if members is not None:
+        return tuple(_layout(member) for member in members)
+    size = getattr(space, "n", None)
+    if size is None:
+        nvec = getattr(space, "nvec", None)
+        size = tuple(space.shape or ()) if nvec is None else tuple(int(n) for n in nvec.flat)
+    return type(space).__name__, size
+
+
+def describe_training(trainer: OnPolicyTrainer) -> None:
+    """Logs what is going to happen: stages, sizes, samplers, model, where it continues."""
+    pipeline, params = trainer.training_pipeline, trainer.machine_params
+    logger = get_logger()
+    parameters = sum(p.numel() for p in trainer.actor_critic.parameters() if p.requires_grad)
+    logger.info(
+        f"{type(trainer.actor_critic).__name__} with {parameters:,} trainable parameters on {trainer.device},"
+        f" seed {trainer.seed}, starting at {pipeline.total_steps:,} environment steps"
+    )
+    if pipeline.rollout_storage is not None:
+        logger.info(f"{trainer.num_samplers} task samplers, {trainer.vector_tasks.description}")
+    for index, stage in enumerate(pipeline.pipeline_stages):
+        limit = stage.max_stage_steps() if callable(stage.max_stage_steps) else stage.max_stage_steps
+        line = f"stage {index}: {limit:,} environment steps, losses {', '.join(stage.loss_names) or 'none'}"
+        settings = stage.training_settings
+        if pipeline.rollout_storage is not None and settings.num_steps:
+            samplers = sum(int(count) for count in params.nprocesses)
+            rollout = settings.num_steps * samplers
+            line += f"; rollouts of {settings.num_steps} x {samplers} = {rollout:,} steps"
+            if settings.num_mini_batch and settings.update_repeats:
+                line += (
+                    f", {settings.update_repeats} passes over {settings.num_mini_batch} mini-batches"
+                    f" of about {rollout // settings.num_mini_batch:,}"
+                )
+        logger.info(line)

@@ -1,0 +1,135 @@
+"""The worker's side of logging: gathers scalars and finished episodes until they are sent to the runner."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from allenact.algorithms.onpolicy_sync.update import ComponentUpdate
+    from allenact.base_abstractions.task_batch import FinishedEpisode
+
+Weighted = list[float]  # [sum, count]
+
+
+@dataclass
+class LogPackage:
+    """What one worker has to say since its last package. Sent over a pipe, so builtins and arrays only."""
+
+    mode: str
+    """"train", "valid" or "test"."""
+    training_steps: int
+    """Environment steps over all stages and workers."""
+    storage_experiences: dict[str, int]
+    """Total experiences by storage uuid."""
+    pipeline_stage: int | None = None
+    checkpoint_file_name: str | None = None
+    scalars: dict[str, Weighted] = field(default_factory=dict)
+    """TensorBoard tag -> [weighted sum, weight]."""
+    scalar_storage: dict[str, str] = field(default_factory=dict)
+    """TensorBoard tag -> uuid of the storage whose experiences are the tag's x-axis."""
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    """`task.metrics()` of every finished episode."""
+    tasks_data: list[dict[str, Any]] = field(default_factory=list)
+    """Observations of the callback sensors on every finished episode."""
+    dropped_metrics: int = 0
+    """Episodes whose metrics could not be used."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall-clock seconds by phase of the loop."""
+    viz_data: dict[str, Any] | None = None
+    """What a visualiser collected (evaluation only)."""
+
+
+class Tracker:
+    """Accumulates weighted means of scalars, and the metrics of finished episodes.
+
+    Args:
+        mode: "train", "valid" or "test"; the first part of every tag.
+    """
+
+    def __init__(self, mode: str) -> None:
+        self.mode = mode
+        self._clear()
+
+    def _clear(self) -> None:
+        self.scalars: dict[str, Weighted] = {}
+        self.scalar_storage: dict[str, str] = {}
+        self.metrics: list[dict[str, Any]] = []
+        self.tasks_data: list[dict[str, Any]] = []
+        self.dropped_metrics = 0
+
+    def add_scalar(self, tag: str, value: float, weight: float = 1, storage_uuid: str | None = None) -> None:
+        """Adds `value` to the weighted mean of `tag`."""
+        entry = self.scalars.setdefault(tag, [0.0, 0.0])
+        entry[0] += float(value) * weight
+        entry[1] += weight
+        if storage_uuid is not None:
+            self.scalar_storage[tag] = storage_uuid
+
+    def add_updates(self, updates: Iterable[ComponentUpdate]) -> None:
+        """Adds the losses and the other scalars of an update."""
+        for update in updates:
+            for kind, entries in (("losses", update.losses), ("misc", update.info)):
+                for scalars, weight in entries:
+                    for key, value in scalars.items():
+                        tag = f"{self.mode}-{update.component_uuid}-{kind}/{key}"
+                        self.add_scalar(tag, float(value), weight, update.storage_uuid)
+
+    def add_episodes(self, episodes: Iterable[FinishedEpisode]) -> None:
+        """Adds finished episodes. Metrics that are empty, only task_info, or have success None are not used."""
+        for episode in episodes:
+            metrics = episode.metrics
+            if not set(metrics) - {"task_info"} or metrics.get("success", 0) is None:
+                self.dropped_metrics += 1
+                continue
+            self.metrics.append(metrics)
+            if episode.callback_data is not None:
+                self.tasks_data.append(episode.callback_data)
+
+    def metric_means(self) -> dict[str, float]:
+        """Returns the mean of every metric over the episodes gathered so far."""
+        return mean_metrics(self.metrics)
+
+    def pop(self, training_steps: int, storage_experiences: dict[str, int], **more: Any) -> LogPackage:
+        """Returns everything gathered since the last call and starts anew."""
+        package = LogPackage(
+            mode=self.mode,
+            training_steps=training_steps,
+            storage_experiences=storage_experiences,
+            scalars=self.scalars,
+            scalar_storage=self.scalar_storage,
+            metrics=self.metrics,
+            tasks_data=self.tasks_data,
+            dropped_metrics=self.dropped_metrics,
+            **more,
+        )
+        self._clear()
+        return package
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what has been gathered since the last package, for a checkpoint."""
+        return {
+            "scalars": {tag: list(entry) for tag, entry in self.scalars.items()},
+            "scalar_storage": dict(self.scalar_storage),
+            "metrics": list(self.metrics),
+            "dropped_metrics": self.dropped_metrics,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` returned."""
+        self._clear()
+        self.scalars = {tag: list(entry) for tag, entry in state["scalars"].items()}
+        self.scalar_storage = dict(state["scalar_storage"])
+        self.metrics = list(state["metrics"])
+        self.dropped_metrics = state["dropped_metrics"]
+
+
+def mean_metrics(metrics: Iterable[dict[str, Any]]) -> dict[str, float]:
+    """Returns plain means over episodes, key by key; an episode without a key does not count for it."""
+    values: dict[str, list[float]] = {}
+    for episode in metrics:
+        for key, value in episode.items():
+            if key != "task_info":
+                values.setdefault(key, []).append(float(value))
+    return {key: sum(items) / len(items) for key, items in values.items()}

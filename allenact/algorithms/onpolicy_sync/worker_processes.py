@@ -1,0 +1,253 @@
+"""Starts, watches and stops the processes that train and evaluate, and says what travels between them and the runner.
+
+Each worker has one two-way pipe to the runner. Workers send LogPackage, Path (a checkpoint was written), `Finished` and
+`Failed`; the runner sends evaluators `Evaluate`. A worker that sees its runner die stops.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing import connection
+from multiprocessing.connection import Connection
+from multiprocessing.context import BaseContext
+from typing import TYPE_CHECKING, Any
+
+from allenact.errors import AllenActError, ExperimentConfigError, WorkerError
+from allenact.utils.system import get_logger
+from allenact.utils.worker_startup import prepare_worker
+
+if TYPE_CHECKING:
+    from allenact.algorithms.onpolicy_sync.engine import OnPolicyTrainer
+
+STOP_GRACE_S = 8.0  # how long a worker may take to save and leave
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The worker has done its work. For trainers: whether training is complete or was stopped."""
+
+    complete: bool
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The worker failed."""
+
+    error: AllenActError
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Asks an evaluator for one checkpoint."""
+
+    checkpoint: str
+
+
+class WorkerProcess:
+    """A process that runs `target(connection, **kwargs)` and its pipe.
+
+    Args:
+        context: how processes are started.
+        name: shown in messages.
+        target: a function of a module.
+        kwargs: must be picklable, the experiment config among them.
+
+    Raises:
+        ExperimentConfigError: the arguments cannot be sent to another process.
+    """
+
+    def __init__(
+        self,
+        context: BaseContext,
+        name: str,
+        target: Callable[..., None],
+        kwargs: dict[str, Any],
+        log_level: str,
+    ) -> None:
+        try:
+            payload = pickle.dumps((target, kwargs))
+        except Exception as error:  # pickling user objects can raise anything
+            raise ExperimentConfigError(
+                f"the experiment cannot be sent to a worker process: {error}",
+                f"{type(error).__name__} while pickling {kwargs.get('config')!r}",
+                "keep lambdas, open files and local classes out of the config's attributes.",
+            ) from error
+        self.name = name
+        self.finished = False
+        self.connection, child_end = context.Pipe(duplex=True)
+        # The context types of the standard library do not promise Process, which all of them have.
+        self.process = context.Process(  # type: ignore[attr-defined]
+            target=_run_worker, args=(child_end, payload, list(sys.path), log_level), name=name
+        )
+        self.process.start()
+        child_end.close()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process is running."""
+        return bool(self.process.is_alive())
+
+    def send(self, message: Any) -> None:
+        """Sends a message; a worker that is gone is noticed when its pipe is read."""
+        with contextlib.suppress(OSError):
+            self.connection.send(message)
+
+    def receive(self) -> Any:
+        """Returns the worker's next message, or `Failed` if it died without a word."""
+        try:
+            message = self.connection.recv()
+            self.finished = self.finished or isinstance(message, Finished)
+            return message
+        except (EOFError, OSError):
+            self.process.join(timeout=5)
+            return Failed(
+                WorkerError(
+                    f"the {self.name} process died.",
+                    f"exit code {self.process.exitcode}" + _signal_name(self.process.exitcode),
+                    "-9 is usually the system running out of memory: try fewer samplers.",
+                )
+            )
+
+    def request_stop(self) -> None:
+        """Asks the worker to save and leave."""
+        if self.process.is_alive():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.process.pid, signal.SIGTERM)
+
+    def close(self, grace_s: float = STOP_GRACE_S) -> None:
+        """Waits for the worker to leave, then ends it. Calling it again does nothing."""
+        deadline = time.monotonic() + grace_s
+        for end in (self.process.terminate, self.process.kill):
+            self._drain_until(deadline)
+            if not self.process.is_alive():
+                break
+            end()
+            deadline = time.monotonic() + 2.0
+        self.process.join(timeout=5)
+        self.connection.close()
+
+    def _drain_until(self, deadline: float) -> None:
+        """Reads and drops messages, so that a worker that still sends is not stuck, until it leaves."""
+        while self.process.is_alive() and (left := deadline - time.monotonic()) > 0:
+            ready = connection.wait([self.connection, self.process.sentinel], timeout=left)
+            if self.process.sentinel in ready or not ready:
+                return
+            try:
+                self.connection.recv()
+            except (EOFError, OSError):
+                self.process.join(timeout=max(deadline - time.monotonic(), 0))
+                return
+
+
+def _signal_name(exit_code: int | None) -> str:
+    if exit_code is None or exit_code >= 0:
+        return ""
+    try:
+        return f" ({signal.Signals(-exit_code).name})"
+    except ValueError:
+        return ""
+
+
+def _run_worker(pipe: Connection, payload: bytes, search_path: list[str], log_level: int) -> None:
+    """What a worker process does: rebuild its arguments, work, and report how it ended."""
+    status = 1
+    try:
+        prepare_worker(search_path)
+        get_logger().setLevel(log_level)
+        _watch_parent()
+        target, kwargs = pickle.loads(payload)
+        target(pipe, **kwargs)
+        status = 0
+    except (KeyboardInterrupt, BrokenPipeError):  # stopped, or nobody is listening any more
+        status = 0
+    except BaseException as error:
+        _report_failure(pipe, error)
+    finally:
+        pipe.close()
+    sys.exit(status)
+
+
+def _report_failure(pipe: Connection, error: BaseException) -> None:
+    """Prints the traceback once, here, and sends the runner what went wrong."""
+    name = multiprocessing.current_process().name
+    if not isinstance(error, AllenActError):
+        get_logger().error(f"The {name} process failed:\n{traceback.format_exc().rstrip()}")
+        error = WorkerError(
+            f"the {name} process failed: {type(error).__name__}: {error}",
+            "its traceback is above",
+            "-m 1 --sampler_backend serial runs the tasks in the training process, which is easier to debug.",
+        )
+    with contextlib.suppress(OSError):
+        pipe.send(Failed(error))
+
+
+def _watch_parent() -> None:
+    """Ends this process if the runner dies, so that nothing is left behind."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        connection.wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(STOP_GRACE_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent watch", daemon=True).start()
+
+
+def train_worker(
+    pipe: Connection,
+    *,
+    checkpoint: str | None,
+    restart_pipeline: bool,
+    valid_on_initial_weights: bool,
+    **kwargs: Any,
+) -> None:
+    """A training worker: trains to the end of the pipeline, or until SIGINT or SIGTERM asks it to stop."""
+    from allenact.algorithms.onpolicy_sync.engine import OnPolicyTrainer
+
+    trainer: OnPolicyTrainer | None = None
+
+    def stop(signal_number: int, frame: Any) -> None:
+        if trainer is None or trainer.stop_requested:  # nothing to save yet, or asked twice
+            raise KeyboardInterrupt
+        trainer.stop_requested = True
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    trainer = OnPolicyTrainer(send=pipe.send, **kwargs)
+    with trainer:
+        complete = trainer.train(checkpoint, restart_pipeline, valid_on_initial_weights)
+    pipe.send(Finished(complete))
+
+
+def evaluation_worker(pipe: Connection, **kwargs: Any) -> None:
+    """A validation or test worker: evaluates the checkpoints it is asked for until the runner closes the pipe."""
+    import torch
+
+    from allenact.algorithms.onpolicy_sync.engine import OnPolicyInference
+
+    def stop(signal_number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    torch.set_num_threads(1)  # training, beside it, needs the cores more
+    with OnPolicyInference(**kwargs) as engine:
+        while True:
+            try:
+                request: Evaluate = pipe.recv()
+            except EOFError:
+                return
+            pipe.send(engine.run_eval(request.checkpoint))

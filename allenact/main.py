@@ -1,0 +1,124 @@
+"""The entry point: `allenact EXPERIMENT`, or `python allenact/main.py EXPERIMENT`, trains or evaluates one experiment."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+if not __package__:  # run as a file: make `allenact` importable and keep our folders out of the top level
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from allenact.errors import AllenActError
+from allenact.utils.cli import get_args, get_argument_parser
+
+if TYPE_CHECKING:
+    from allenact.base_abstractions.experiment_config import ExperimentConfig
+
+__all__ = ["find_sub_modules", "get_args", "get_argument_parser", "load_config", "main"]
+
+os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+
+INTERRUPTED = 130  # what shells report for a process that Ctrl-C stopped
+
+
+def load_config(args: argparse.Namespace) -> tuple[ExperimentConfig, dict[str, str]]:
+    """Imports the experiment that `args` names and builds its config.
+
+    Returns:
+        The config, and its source files as `{path: dotted module}` for the run's `used_configs` folder.
+
+    Raises:
+        ExperimentNotFoundError: no such file, module or class.
+        ExperimentConfigError: `--config_kwargs` cannot be read or does not fit.
+    """
+    from allenact.utils.experiment_loading import load_experiment
+
+    loaded = load_experiment(args.experiment, args.experiment_base, args.config_kwargs)
+    return loaded.config, loaded.source_files
+
+
+def find_sub_modules(path: str, module_list: list[str] | None = None) -> list[str]:
+    """Lists the Python files below `path`, entering only folders with an `__init__.py` or a `setup.py`."""
+    from allenact.utils.experiment_loading import find_python_files
+
+    found = module_list if module_list is not None else []
+    found.extend(find_python_files(path))
+    return found
+
+
+def run(args: argparse.Namespace) -> None:
+    """Trains, or with `--eval` tests, the experiment that `args` describes."""
+    from allenact.utils.experiment_loading import experiment_errors
+
+    with experiment_errors():
+        config, source_files = load_config(args)
+
+    from allenact.algorithms.onpolicy_sync.run_directory import SaveDirFormat
+    from allenact.algorithms.onpolicy_sync.runner import OnPolicyRunner
+
+    runner = OnPolicyRunner(
+        config=config,
+        output_dir=args.output_dir,
+        loaded_config_src_files=source_files,
+        seed=args.seed,
+        mode="test" if args.eval else "train",
+        deterministic_cudnn=args.deterministic_cudnn,
+        deterministic_agents=args.deterministic_agents,
+        extra_tag=args.extra_tag,
+        disable_tensorboard=args.disable_tensorboard,
+        disable_config_saving=args.disable_config_saving,
+        distributed_ip_and_port=args.distributed_ip_and_port,
+        machine_id=args.machine_id,
+        save_dir_fmt=SaveDirFormat[args.save_dir_fmt.upper()],
+        callbacks_paths=args.callbacks,
+        sampler_backend=args.sampler_backend,
+    )
+    with runner:
+        if args.eval:
+            runner.start_test(
+                checkpoint_path_dir_or_pattern=args.checkpoint,
+                infer_output_dir=args.infer_output_dir,
+                approx_ckpt_step_interval=args.approx_ckpt_step_interval,
+                max_sampler_processes_per_worker=args.max_sampler_processes_per_worker,
+                inference_expert=args.test_expert,
+            )
+        else:
+            runner.start_train(
+                checkpoint=args.checkpoint,
+                restart_pipeline=args.restart_pipeline,
+                max_sampler_processes_per_worker=args.max_sampler_processes_per_worker,
+                collect_valid_results=args.collect_valid_results,
+                valid_on_initial_weights=args.valid_on_initial_weights,
+                try_restart_after_task_error=args.enable_crash_recovery,
+                save_ckpt_at_every_host=args.save_ckpt_at_every_host,
+            )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit status: 0 done, 1 failed, 2 bad input, 130 interrupted."""
+    args = get_args(argv)
+
+    from allenact.utils.worker_startup import warm_up_workers
+
+    warm_up_workers()  # worker processes import torch while this one reads the experiment
+
+    from allenact.utils.system import init_logging
+
+    init_logging(args.log_level)
+    try:
+        run(args)
+    except AllenActError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,220 @@
+"""The command line: every flag, its unit and its default.
+
+Imports nothing heavy, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from allenact import __version__
+
+LOG_LEVELS = ("debug", "info", "warning", "error", "none")
+SAMPLER_BACKENDS = ("auto", "batched", "process", "serial")
+
+
+class _RemovedFlag(argparse.Action):
+    """A flag that upstream removed: any use is answered with what to use instead."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise RuntimeError(self.help)
+
+
+def _positive_int(text: str) -> int:
+    value = int(text) if text.lstrip("+-").isdigit() else None
+    if value is None or value < 1:
+        raise argparse.ArgumentTypeError(f"needs a whole number of at least 1, got {text!r}")
+    return value
+
+
+def _positive_float(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"needs a number above 0, got {text!r}")
+    return value
+
+
+def _seed(text: str) -> int:
+    value = int(text) if text.isdigit() else -1
+    if not 0 <= value < 2**31:
+        raise argparse.ArgumentTypeError(f"needs a whole number from 0 to 2**31 - 1, got {text!r}")
+    return value
+
+
+def get_argument_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the `allenact` command."""
+    parser = argparse.ArgumentParser(
+        prog="allenact",
+        description="Train or evaluate an experiment. An experiment is one Python file with one ExperimentConfig class.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument(
+        "experiment",
+        type=str,
+        help="experiment module or file, relative to --experiment_base (gym_mujoco_tutorial), or a path to it;"
+        " FILE.py:Class picks one of several classes",
+    )
+    parser.add_argument("--version", action="version", version=f"allenact {__version__}")
+    _add_what_to_run(parser.add_argument_group("what to run"))
+    _add_output(parser.add_argument_group("where the output goes"))
+    _add_how_to_run(parser.add_argument_group("how to run it"))
+    _add_several_machines(parser.add_argument_group("several machines"))
+    _add_removed(parser)
+    return parser
+
+
+def _add_what_to_run(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("-b", "--experiment_base", type=str, default=os.getcwd(), help="directory of experiment modules")
+    group.add_argument(
+        "--config_kwargs",
+        type=str,
+        default=None,
+        help="keyword arguments of the experiment class, as JSON or as the path of a JSON file",
+    )
+    group.add_argument("--eval", action="store_true", help="test instead of train; needs --checkpoint")
+    group.add_argument(
+        "-c",
+        "--checkpoint",
+        type=str,
+        default=None,
+        help="training: the file to resume from; with --eval: a file, a folder or a glob of checkpoints to test",
+    )
+    group.add_argument(
+        "-r",
+        "--restart_pipeline",
+        action="store_true",
+        help="training with --checkpoint: take the model's weights only and start the pipeline anew",
+    )
+    group.add_argument(
+        "--approx_ckpt_step_interval",
+        type=_positive_float,
+        default=None,
+        help="with --eval: test about one checkpoint per this many environment steps",
+    )
+    group.add_argument("--test_expert", action="store_true", help="with --eval: execute the expert's actions")
+    group.add_argument("-s", "--seed", type=_seed, default=None, help="random seed; none: a random one")
+    group.add_argument(
+        "-e",
+        "--deterministic_agents",
+        action="store_true",
+        help="validation and test use the mode of the action distribution; training always samples",
+    )
+    group.add_argument(
+        "-d", "--deterministic_cudnn", action="store_true", help="deterministic cuDNN, without benchmarking"
+    )
+    group.add_argument(
+        "--valid_on_initial_weights",
+        action="store_true",
+        help="save and validate a checkpoint before training begins",
+    )
+
+
+def _add_output(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("-o", "--output_dir", type=str, default="experiment_output", help="root of all output")
+    group.add_argument(
+        "--save_dir_fmt",
+        type=str.lower,
+        choices=("flat", "nested"),
+        default="flat",
+        help="layout of the output directory",
+    )
+    group.add_argument("--extra_tag", type=str, default="", help="extra folder below the experiment's tag")
+    group.add_argument(
+        "--infer_output_dir",
+        action="store_true",
+        help="with --eval and nested layout: write beside the first checkpoint",
+    )
+    group.add_argument(
+        "-l",
+        "--log_level",
+        type=str.lower,
+        choices=LOG_LEVELS,
+        default="info",
+        help="what to print to the terminal",
+    )
+    group.add_argument(
+        "-i", "--disable_tensorboard", action="store_true", help="write no event files, draw no pictures"
+    )
+    group.add_argument("-a", "--disable_config_saving", action="store_true", help="do not write used_configs")
+    group.add_argument(
+        "--collect_valid_results", action="store_true", help="write a JSON file for each validated checkpoint"
+    )
+    group.add_argument("--callbacks", type=str, default="", help="comma-separated callbacks: method names or modules")
+
+
+def _add_how_to_run(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "-m",
+        "--max_sampler_processes_per_worker",
+        type=_positive_int,
+        default=None,
+        help="most processes that task samplers are spread over; none: the usable cores",
+    )
+    group.add_argument(
+        "--sampler_backend",
+        type=str.lower,
+        choices=SAMPLER_BACKENDS,
+        default="auto",
+        help="how task samplers are stepped; auto: batched where the tasks offer it, else processes",
+    )
+    group.add_argument(
+        "--enable_crash_recovery",
+        action="store_true",
+        help="restart task samplers that crash during a training rollout",
+    )
+
+
+def _add_several_machines(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--distributed_ip_and_port",
+        type=str,
+        default="127.0.0.1:0",
+        help="rendezvous address of worker 0; port 0 picks a free one",
+    )
+    group.add_argument("--machine_id", type=int, default=0, help="index of this machine")
+    group.add_argument(
+        "--save_ckpt_at_every_host",
+        action="store_true",
+        help="the first worker of every machine saves checkpoints",
+    )
+
+
+def _add_removed(parser: argparse.ArgumentParser) -> None:
+    for names, instead in (
+        (("-t", "--test_date"), "`--test_date` has been removed. Use `--eval --checkpoint DIR`."),
+        (
+            ("--approx_ckpt_steps_count",),
+            "`--approx_ckpt_steps_count` has been removed. Use `--approx_ckpt_step_interval`.",
+        ),
+        (
+            ("-k", "--skip_checkpoints"),
+            "`--skip_checkpoints` has been removed. Use `--approx_ckpt_step_interval`.",
+        ),
+    ):
+        parser.add_argument(*names, action=_RemovedFlag, default=argparse.SUPPRESS, help=instead, metavar="REMOVED")
+
+
+def get_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parses the command line (default: `sys.argv`).
+
+    Exits with status 2 and a message if the flags do not fit together.
+    """
+    parser = get_argument_parser()
+    args = parser.parse_args(argv)
+    if args.eval and args.checkpoint is None:
+        parser.error("--eval needs --checkpoint: a file, a folder or a glob of checkpoints")
+    if args.infer_output_dir and (not args.eval or args.save_dir_fmt != "nested"):
+        parser.error("--infer_output_dir works only with --eval and --save_dir_fmt nested")
+    if args.restart_pipeline and args.checkpoint is None:
+        parser.error("--restart_pipeline needs --checkpoint: the file whose weights to start from")
+    if args.machine_id < 0:
+        parser.error(f"--machine_id needs a whole number of at least 0, got {args.machine_id}")
+    if args.test_expert:
+        args.extra_tag = "__".join(part for part in (args.extra_tag, "enforced_test_expert") if part)
+    return args

@@ -1,0 +1,284 @@
+"""From the experiment argument of the command line to an ExperimentConfig object."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import json
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from allenact.errors import (
+    AllenActError,
+    ExperimentConfigError,
+    ExperimentNotFoundError,
+    UsageError,
+    did_you_mean,
+)
+from allenact.utils.legacy_imports import install_legacy_aliases
+
+CONFIG_KWARGS_STR = "__CONFIG_KWARGS__"
+_OUR_FOLDER = str(Path(__file__).resolve().parents[1])
+
+
+@dataclass(frozen=True)
+class LoadedExperiment:
+    """An experiment and where it came from."""
+
+    config: Any
+    """The ExperimentConfig object."""
+    source_files: dict[str, str]
+    """`{file path: dotted module}` of its classes, and the keyword arguments under CONFIG_KWARGS_STR."""
+
+
+def load_experiment(experiment: str, base: str, config_kwargs: str | None = None) -> LoadedExperiment:
+    """Finds the experiment's module, imports it, and builds its only ExperimentConfig class.
+
+    Args:
+        experiment: a module (`a.b`) or file (`a/b.py`) below `base` or the current directory, an absolute path, or
+            any of these followed by `:Class`.
+        base: the directory of experiment modules.
+        config_kwargs: keyword arguments for the class, as JSON or as the path of a JSON file.
+
+    Raises:
+        ExperimentNotFoundError: no such directory, module or class.
+        ExperimentConfigError: the keyword arguments cannot be read or do not fit.
+        Exception: whatever the experiment's own code raises.
+    """
+    install_legacy_aliases()
+    name, _, class_name = experiment.partition(":")
+    kwargs = parse_config_kwargs(config_kwargs)
+    module = _import_file(find_experiment_file(name, base))
+    config_class = _experiment_class(module, class_name)
+    _check_kwargs(config_class, kwargs)
+    sources = _source_files(config_class)
+    sources[CONFIG_KWARGS_STR] = json.dumps(kwargs)
+    return LoadedExperiment(config_class(**kwargs), sources)
+
+
+def find_experiment_file(name: str, base: str) -> Path:
+    """Returns the file that an experiment argument names.
+
+    Raises:
+        ExperimentNotFoundError: nothing of that name; the message lists the nearest names.
+    """
+    if not os.path.isdir(base):
+        raise ExperimentNotFoundError(
+            f'the experiment base "{base}" is not a directory.',
+            f"--experiment_base {base}, seen from {os.getcwd()}",
+            "pass the directory that holds the experiment file.",
+        )
+    as_path = name if name.endswith(".py") or "/" in name else name.replace(".", "/")
+    for folder in (base, os.getcwd(), *sys.path):
+        for candidate in (as_path, as_path + ".py", os.path.join(as_path, "__init__.py")):
+            path = Path(folder, candidate)
+            if path.is_file() and path.suffix == ".py":
+                return path.resolve()
+    raise _not_found(name, base)
+
+
+def _not_found(name: str, base: str) -> ExperimentNotFoundError:
+    stem = name.removesuffix(".py").replace(".", "/").rsplit("/", 1)[-1]
+    files = list(dict.fromkeys(find_python_files(base) + find_python_files(os.getcwd())))
+    by_stem = {os.path.basename(path)[:-3]: path for path in reversed(files)}
+    similar = [path for path in files if stem and stem in os.path.basename(path)]
+    advice = did_you_mean(stem, by_stem)
+    if similar:
+        advice += "".join(f"\n         {path}" for path in similar[:5])
+    return ExperimentNotFoundError(
+        f'no experiment is called "{name}".',
+        f"experiment {name}, --experiment_base {base}",
+        advice or "pass a module below --experiment_base, or the path of the file.",
+    )
+
+
+def find_python_files(path: str) -> list[str]:
+    """Lists Python files in `path` and below, entering only folders that look like packages."""
+    found: list[str] = []
+    for folder, subfolders, files in os.walk(path):
+        found.extend(
+            os.path.join(folder, file) for file in sorted(files) if file.endswith(".py") and file != "__init__.py"
+        )
+        subfolders[:] = sorted(
+            sub
+            for sub in subfolders
+            if any(os.path.exists(os.path.join(folder, sub, mark)) for mark in ("__init__.py", "setup.py"))
+        )
+    return found
+
+
+def module_name_of(file: Path) -> tuple[str, Path]:
+    """Returns the dotted name under which `file` is imported, and the directory that must be on the search path.
+
+    Files below the current directory are named from there, as upstream does. Others are named from the first directory
+    above them that is not a package, so that worker processes can import them under the same name.
+    """
+    parts = file.with_suffix("").parts
+    here = Path.cwd().resolve().parts
+    if parts[: len(here)] == here and all(part.isidentifier() for part in parts[len(here) : -1]):
+        root = Path(*here)
+    else:
+        root = file.parent
+        while (root / "__init__.py").exists():
+            root = root.parent
+    names = list(file.with_suffix("").relative_to(root).parts)
+    if names[-1] == "__init__" and len(names) > 1:
+        names.pop()
+    return ".".join(names), root
+
+
+def _import_file(file: Path) -> ModuleType:
+    name, root = module_name_of(file)
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    importlib.invalidate_caches()
+    module = importlib.import_module(name)
+    imported = Path(module.__file__ or "").resolve()
+    if imported != file:
+        raise ExperimentNotFoundError(
+            f'the experiment\'s module name "{name}" is taken by another file.',
+            f"wanted {file}, Python imports {imported}",
+            "rename the experiment file.",
+        )
+    return module
+
+
+def _experiment_class(module: ModuleType, class_name: str) -> type:
+    from allenact.base_abstractions.experiment_config import ExperimentConfig
+
+    own = {
+        name: value
+        for name, value in vars(module).items()
+        if inspect.isclass(value) and issubclass(value, ExperimentConfig) and value.__module__ == module.__name__
+    }
+    if class_name:
+        if class_name not in own:
+            raise ExperimentNotFoundError(
+                f'{module.__file__} defines no ExperimentConfig class "{class_name}".',
+                f"classes: {', '.join(own) or 'none'}",
+                did_you_mean(class_name, own),
+            )
+        return own[class_name]
+    # A base class and the experiment derived from it may share a file: only classes that nothing derives from count.
+    leaves = {name: cls for name, cls in own.items() if not any(cls in other.__mro__[1:] for other in own.values())}
+    if len(set(leaves.values())) != 1:
+        raise ExperimentNotFoundError(
+            f"{module.__file__} must define exactly one experiment, it defines {len(leaves)}.",
+            f"subclasses of ExperimentConfig defined in the file: {', '.join(leaves) or 'none'}",
+            f"name one of them: {os.path.basename(str(module.__file__))}:{next(iter(leaves))}"
+            if leaves
+            else "define one class that derives from ExperimentConfig (imported ones do not count).",
+        )
+    return next(iter(leaves.values()))
+
+
+def parse_config_kwargs(text: str | None) -> dict[str, Any]:
+    """Reads `--config_kwargs`: JSON, the path of a JSON file, or (with a warning) a Python dict.
+
+    Raises:
+        ExperimentConfigError: it is none of these, or not a dict with string keys.
+    """
+    if text is None:
+        return {}
+    source = "--config_kwargs"
+    if os.path.exists(text):
+        source = text
+        try:
+            text = Path(text).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ExperimentConfigError(f"{source} cannot be read: {error}", f"--config_kwargs {source}") from error
+    try:
+        kwargs = json.loads(text)
+    except json.JSONDecodeError as error:
+        kwargs = _parse_python_dict(text, source, error)
+    if not isinstance(kwargs, dict) or not all(isinstance(key, str) for key in kwargs):
+        raise ExperimentConfigError(
+            "the experiment's keyword arguments must be a JSON object.",
+            f"{source} holds {type(kwargs).__name__}: {str(text)[:100]}",
+            'write them as {"name": value}.',
+        )
+    return kwargs
+
+
+def _parse_python_dict(text: str, source: str, json_error: json.JSONDecodeError) -> Any:
+    try:
+        kwargs = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        raise ExperimentConfigError(
+            f"the experiment's keyword arguments are not valid JSON: {json_error}.",
+            f"{source}: {text[:200]}" if source == "--config_kwargs" else source,
+            'write them as {"name": value}, or pass the path of an existing JSON file.',
+        ) from None
+    from allenact.utils.system import get_logger
+
+    get_logger().warning(f"{source} is not JSON ({json_error}); it was read as a Python dict.")
+    return kwargs
+
+
+def _check_kwargs(config_class: type, kwargs: dict[str, Any]) -> None:
+    try:
+        parameters = inspect.signature(config_class).parameters
+    except ValueError:  # no signature to check against: the call itself will tell
+        return
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    for name in kwargs:
+        if name not in parameters:
+            accepted = ", ".join(parameters) or "none"
+            raise ExperimentConfigError(
+                f'{config_class.__name__} takes no keyword argument "{name}".',
+                f"--config_kwargs with {', '.join(kwargs)}",
+                did_you_mean(name, parameters) or f"it accepts: {accepted}.",
+            )
+
+
+def _source_files(config_class: type) -> dict[str, str]:
+    """Returns the user's files that define `config_class` and its bases, up to ExperimentConfig."""
+    from allenact.base_abstractions.experiment_config import ExperimentConfig
+
+    bases = [cls for cls in config_class.__mro__ if issubclass(cls, ExperimentConfig) and cls is not ExperimentConfig]
+    return {os.path.abspath(inspect.getfile(cls)): cls.__module__ for cls in bases}
+
+
+@contextmanager
+def experiment_errors() -> Iterator[None]:
+    """Turns an exception of the experiment's own code into an error whose traceback shows only the user's frames."""
+    try:
+        yield
+    except AllenActError as error:
+        raise _with_location(error) from None
+    except Exception as error:
+        trace = traceback.TracebackException.from_exception(error)
+        part: traceback.TracebackException | None = trace
+        while part is not None:
+            part.stack = traceback.StackSummary.from_list(_user_frames(part.stack))
+            part = part.__cause__ or part.__context__
+        raise ExperimentConfigError(
+            f"the experiment raised {type(error).__name__}: {error}",
+            "its code; the traceback shows its own lines\n" + "".join(trace.format()).rstrip(),
+            "mend the experiment file.",
+        ) from None
+
+
+def _with_location(error: AllenActError) -> AllenActError:
+    """Adds the line of the experiment that led to `error`, if there is one."""
+    frames = _user_frames(traceback.extract_tb(error.__traceback__))
+    if frames and isinstance(error, UsageError):
+        line = f"{frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line}"
+        error.given = f"{error.given}\n         at {line}" if error.given else line
+    return error
+
+
+def _user_frames(stack: traceback.StackSummary) -> list[traceback.FrameSummary]:
+    def is_ours(frame: traceback.FrameSummary) -> bool:
+        return frame.filename.startswith((_OUR_FOLDER, "<frozen")) or "/importlib/" in frame.filename
+
+    return [frame for frame in stack if not is_ours(frame)]

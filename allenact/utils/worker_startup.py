@@ -1,0 +1,37 @@
+"""Starts worker processes quickly: one server process imports the heavy packages once, workers are forked from it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+from multiprocessing.context import BaseContext
+
+# What every training and evaluation process needs. The server imports it while the main process reads the experiment.
+_PRELOAD = ["allenact.algorithms.onpolicy_sync.engine"]
+
+
+def worker_context(start_method: str = "default") -> BaseContext:
+    """Returns the multiprocessing context of `start_method`; "default" is forkserver where the system has it."""
+    if start_method == "default":
+        start_method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    return multiprocessing.get_context(start_method)
+
+
+def warm_up_workers() -> None:
+    """Starts the server that worker processes are forked from, if this system has one; returns at once."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return
+    from multiprocessing import forkserver
+
+    multiprocessing.set_forkserver_preload(_PRELOAD)
+    forkserver.ensure_running()
+
+
+def prepare_worker(module_paths: list[str]) -> None:
+    """Makes a new process able to import what the parent could: its search path and the aliases of old packages."""
+    for path in reversed(module_paths):
+        if path not in sys.path:
+            sys.path.insert(0, path)
+    from allenact.utils.legacy_imports import install_legacy_aliases
+
+    install_legacy_aliases()
