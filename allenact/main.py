@@ -1,4 +1,4 @@
-"""The entry point: `allenact EXPERIMENT`, or `python allenact/main.py EXPERIMENT`, trains or evaluates one experiment."""
+"""The entry point: `allenact EXPERIMENT` or `python allenact/main.py EXPERIMENT` trains or evaluates an experiment."""
 
 from __future__ import annotations
 

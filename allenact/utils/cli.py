@@ -51,7 +51,7 @@ def get_argument_parser() -> argparse.ArgumentParser:
     """Returns the parser of the `allenact` command."""
     parser = argparse.ArgumentParser(
         prog="allenact",
-        description="Train or evaluate an experiment. An experiment is one Python file with one ExperimentConfig class.",
+        description="Train or evaluate an experiment: a Python file with one ExperimentConfig class.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(

@@ -153,7 +153,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> TrainingState:
         )
     from allenact.utils.experiment_utils import LinearDecay, MultiLinearDecay
 
-    # Upstream's files hold the schedule objects of their learning rate scheduler; ours hold builtins and tensors only.
+    # Upstream's files hold the schedule objects of their scheduler; ours hold builtins and tensors only.
+    rebuild_array, rebuild_scalar = np.empty(0).__reduce__()[0], np.float64(0).__reduce__()[0]
     known: list[Any] = [
         LinearDecay,
         MultiLinearDecay,
@@ -162,7 +163,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> TrainingState:
         np.dtypes.Float64DType,
         np.dtypes.Int64DType,
     ]
-    known += [np._core.multiarray._reconstruct, np._core.multiarray.scalar]
+    known += [rebuild_array, rebuild_scalar]
+    known += [(rebuild_array, "numpy.core.multiarray._reconstruct"), (rebuild_scalar, "numpy.core.multiarray.scalar")]
     try:
         with torch.serialization.safe_globals(known):
             contents = torch.load(path, map_location="cpu", weights_only=True)

@@ -13,9 +13,8 @@ from allenact.utils.misc_utils import NumpyJSONEncoder
 from allenact.utils.system import get_logger
 
 if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
-
     from allenact.base_abstractions.callbacks import Callback
+    from allenact.utils.summary_writer import SummaryWriter
     from allenact.viz import VizSuite
 
 _NOT_ON_CONSOLE = ("pipeline_stage", "_total_experiences", "num_tasks_completed_since_last_log")

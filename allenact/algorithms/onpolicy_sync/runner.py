@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import os
 import random
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from multiprocessing import connection
+from functools import partial
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from types import TracebackType
@@ -26,17 +24,15 @@ from allenact.algorithms.onpolicy_sync.checkpointing import (
 from allenact.algorithms.onpolicy_sync.log_sink import LogSink, write_json
 from allenact.algorithms.onpolicy_sync.run_directory import RunDirectory, SaveDirFormat, save_used_configs
 from allenact.algorithms.onpolicy_sync.startup_checks import machine_params_of, require_samplers
-from allenact.algorithms.onpolicy_sync.tracking import LogPackage
+from allenact.algorithms.onpolicy_sync.supervision import Validation, evaluate_on, supervise_training
 from allenact.algorithms.onpolicy_sync.worker_processes import (
-    Evaluate,
-    Failed,
-    Finished,
     WorkerProcess,
     evaluation_worker,
     train_worker,
 )
 from allenact.base_abstractions.callbacks import Callback
 from allenact.errors import CheckpointError, ExperimentConfigError
+from allenact.utils.callback_loading import load_callbacks
 from allenact.utils.experiment_loading import CONFIG_KWARGS_STR
 from allenact.utils.seeding import set_deterministic_cudnn, set_seed
 from allenact.utils.system import find_free_port, get_logger
@@ -271,9 +267,10 @@ class OnPolicyRunner:
                 )
                 for worker_id in self.local_worker_ids("train")
             ]
-            validation = _Validation(self, {**common, "mode": "valid"}) if self.running_validation else None
+            start_validation = partial(self._start_worker, "validation", evaluation_worker, **common, mode="valid")
+            validation = Validation(start_validation) if self.running_validation else None
             try:
-                for packages in self._supervise(trainers, validation):
+                for packages in supervise_training(trainers, validation, lambda: self._stop_requested):
                     entry = sink.write(packages)
                     if packages[0].mode == "valid" and collect_valid_results:
                         results.append(entry)
@@ -288,39 +285,6 @@ class OnPolicyRunner:
             raise KeyboardInterrupt
         self._say_where("Training is complete.")
         return (self.local_start_time_str, results) if collect_valid_results else self.local_start_time_str
-
-    def _supervise(self, trainers: list[WorkerProcess], validation: _Validation | None) -> Iterator[list[LogPackage]]:
-        """Yields what is to be logged until all trainers have finished and the last checkpoint is validated."""
-        working = {worker.connection: worker for worker in trainers}
-        by_step: dict[int, list[LogPackage]] = {}
-        stopping = False
-        while working or (validation is not None and validation.is_busy):
-            if self._stop_requested and not stopping:
-                stopping = True
-                validation = None  # nobody waits for results any more
-                for worker in trainers:
-                    worker.request_stop()
-            evaluator = validation.worker if validation is not None else None
-            connections: list[Any] = [*working, *([evaluator.connection] if evaluator else [])]
-            for ready in connection.wait(connections, timeout=0.5):
-                worker = working.get(ready, evaluator)  # type: ignore[call-overload]  # wait returns what it was given
-                message = worker.receive()
-                if isinstance(message, Failed):
-                    raise message.error
-                if isinstance(message, Finished):
-                    del working[ready]  # type: ignore[arg-type]  # a trainer's, since no other says so
-                elif isinstance(message, Path):
-                    if validation is not None:
-                        validation.enqueue(str(message))
-                elif message.mode == "valid":
-                    yield [message]
-                    if validation is not None:
-                        validation.evaluated()
-                else:
-                    packages = by_step.setdefault(message.training_steps, [])
-                    packages.append(message)
-                    if len(packages) == len(trainers):
-                        yield by_step.pop(message.training_steps)
 
     # Testing
 
@@ -387,7 +351,7 @@ class OnPolicyRunner:
                     for worker_id in self.local_worker_ids("test")
                 ]
                 for path in checkpoints:
-                    results.append(sink.write([self._await_reply(tester, path) for tester in self._ask(testers, path)]))
+                    results.append(sink.write(evaluate_on(testers, path, lambda: self._stop_requested)))
                     write_json(metrics_path, results)
             finally:
                 self._stop_workers()
@@ -399,20 +363,6 @@ class OnPolicyRunner:
             f"Results are in {metrics_path}" + ("" if self.disable_tensorboard else f", pictures in {log_dir}")
         )
         return results
-
-    def _ask(self, testers: list[WorkerProcess], checkpoint: str) -> list[WorkerProcess]:
-        for tester in testers:
-            tester.send(Evaluate(checkpoint))
-        return testers
-
-    def _await_reply(self, tester: WorkerProcess, checkpoint: str) -> LogPackage:
-        while not tester.connection.poll(0.5):
-            if self._stop_requested:
-                raise KeyboardInterrupt
-        message = tester.receive()
-        if isinstance(message, Failed):
-            raise message.error
-        return message
 
     # Parts of both
 
@@ -481,44 +431,12 @@ class OnPolicyRunner:
         return SummaryWriter(log_dir=str(folder), filename_suffix=f"__{self.mode}_{self.local_start_time_str}")
 
     def _make_callbacks(self) -> list[Callback]:
-        """Builds and sets up the run's callbacks.
-
-        Raises:
-            ExperimentConfigError: a specification names no callback.
-        """
-        callbacks = [
-            self._make_callback(spec.strip()) for spec in (self.callbacks_paths or "").split(",") if spec.strip()
-        ]
+        callbacks = load_callbacks(self.callbacks_paths, self.config)
         for callback in callbacks:
             callback.setup(
                 name=f"{self.experiment_name}/{self.local_start_time_str}", config=self.config, mode=self.mode
             )
         return callbacks
-
-    def _make_callback(self, spec: str) -> Callback:
-        if "." not in spec and "/" not in spec:
-            make = getattr(self.config, spec, None)
-            callback = make() if callable(make) else None
-            if not isinstance(callback, Callback):
-                raise ExperimentConfigError(
-                    f'"{spec}" is no callback of the experiment.',
-                    f"--callbacks {self.callbacks_paths}",
-                    "name a method of the experiment class that returns a Callback, or a module with one Callback class.",
-                )
-            return callback
-        module = importlib.import_module(spec.removesuffix(".py").replace("/", "."))
-        classes = [
-            value
-            for value in vars(module).values()
-            if inspect.isclass(value) and issubclass(value, Callback) and value.__module__ == module.__name__
-        ]
-        if len(classes) != 1:
-            raise ExperimentConfigError(
-                f"{spec} must define exactly one Callback class, it defines {len(classes)}.",
-                f"--callbacks {self.callbacks_paths}",
-                "put one class that derives from Callback into the module.",
-            )
-        return classes[0]()
 
     def _save_used_configs(self, callbacks: Sequence[Callback]) -> None:
         if self.disable_config_saving or self.loaded_config_src_files is None:
@@ -563,33 +481,3 @@ class OnPolicyRunner:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-class _Validation:
-    """Evaluates the newest checkpoint whenever the validation worker is free; the worker starts with the first one."""
-
-    def __init__(self, runner: OnPolicyRunner, kwargs: dict[str, Any]) -> None:
-        self.runner = runner
-        self.kwargs = kwargs
-        self.worker: WorkerProcess | None = None
-        self.newest: str | None = None
-        self.is_busy = False
-
-    def enqueue(self, checkpoint: str) -> None:
-        """Has `checkpoint` evaluated next, instead of any older one that still waits."""
-        self.newest = checkpoint
-        if not self.is_busy:
-            self._evaluate_newest()
-
-    def evaluated(self) -> None:
-        """Goes on after a result has arrived."""
-        self.is_busy = False
-        if self.newest is not None:
-            self._evaluate_newest()
-
-    def _evaluate_newest(self) -> None:
-        if self.worker is None:
-            self.worker = self.runner._start_worker("validation", evaluation_worker, **self.kwargs)
-        if self.newest is not None:
-            self.worker.send(Evaluate(self.newest))
-            self.newest, self.is_busy = None, True

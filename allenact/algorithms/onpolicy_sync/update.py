@@ -211,7 +211,7 @@ class PolicyUpdater:
         if isinstance(total_loss, torch.Tensor) and total_loss.requires_grad:
             # Scaled by its share of the rows, the sum of the workers' gradients is that of the mean over all rows.
             scaled = total_loss if self.workers.size == 1 else total_loss * (rows / max(all_rows, 1))
-            scaled.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+            scaled.backward()
         self.workers.sum_gradients(parameters)
         norm = torch.nn.utils.clip_grad_norm_(
             parameters, float("inf") if max_grad_norm is None else max_grad_norm

@@ -72,7 +72,7 @@ class WorkerProcess:
         name: str,
         target: Callable[..., None],
         kwargs: dict[str, Any],
-        log_level: str,
+        log_level: int,
     ) -> None:
         try:
             payload = pickle.dumps((target, kwargs))

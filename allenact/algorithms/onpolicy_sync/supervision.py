@@ -1,0 +1,117 @@
+"""How the runner follows its workers: what they report, in order, until all of them are done or one fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import connection
+from pathlib import Path
+from typing import Any
+
+from allenact.algorithms.onpolicy_sync.tracking import LogPackage
+from allenact.algorithms.onpolicy_sync.worker_processes import Evaluate, Failed, Finished, WorkerProcess
+
+_POLL_S = 0.5  # how soon a request to stop is noticed
+
+
+class Validation:
+    """Evaluates the newest checkpoint whenever the validation worker is free.
+
+    The worker starts with the first checkpoint. With slow validation, checkpoints that a newer one has overtaken are
+    not evaluated; the last one always is.
+
+    Args:
+        start_worker: starts the validation worker.
+    """
+
+    def __init__(self, start_worker: Callable[[], WorkerProcess]) -> None:
+        self.start_worker = start_worker
+        self.worker: WorkerProcess | None = None
+        self.waiting: str | None = None
+        self.is_busy = False
+
+    def enqueue(self, checkpoint: str) -> None:
+        """Has `checkpoint` evaluated next, instead of any older one that still waits."""
+        self.waiting = checkpoint
+        if not self.is_busy:
+            self._evaluate_waiting()
+
+    def evaluated(self) -> None:
+        """Goes on after a result has arrived."""
+        self.is_busy = False
+        self._evaluate_waiting()
+
+    def _evaluate_waiting(self) -> None:
+        if self.waiting is not None:
+            if self.worker is None:
+                self.worker = self.start_worker()
+            self.worker.send(Evaluate(self.waiting))
+            self.waiting, self.is_busy = None, True
+
+
+def supervise_training(
+    trainers: Sequence[WorkerProcess], validation: Validation | None, stop_requested: Callable[[], bool]
+) -> Iterator[list[LogPackage]]:
+    """Yields what is to be logged until all trainers have finished and the last checkpoint is validated.
+
+    Args:
+        trainers: the training workers.
+        validation: evaluates the checkpoints that they write, None for no validation.
+        stop_requested: once it answers True, trainers are asked to save and leave, and validation is given up.
+
+    Raises:
+        AllenActError: what a worker failed with.
+    """
+    working: dict[Any, WorkerProcess] = {worker.connection: worker for worker in trainers}
+    by_step: dict[int, list[LogPackage]] = {}
+    stopping = False
+    while working or (validation is not None and validation.is_busy):
+        if stop_requested() and not stopping:
+            stopping, validation = True, None
+            for worker in trainers:
+                worker.request_stop()
+        sources = dict(working)
+        if validation is not None and validation.worker is not None:
+            sources[validation.worker.connection] = validation.worker
+        for ready in connection.wait(list(sources), timeout=_POLL_S):
+            message = sources[ready].receive()
+            if isinstance(message, Failed):
+                raise message.error
+            if isinstance(message, Finished):
+                del working[ready]
+            elif isinstance(message, Path):
+                if validation is not None:
+                    validation.enqueue(str(message))
+            elif message.mode == "valid":
+                yield [message]
+                if validation is not None:
+                    validation.evaluated()
+            else:  # means are taken over all workers, so the log waits for the last of them
+                packages = by_step.setdefault(message.training_steps, [])
+                packages.append(message)
+                if len(packages) == len(trainers):
+                    yield by_step.pop(message.training_steps)
+
+
+def evaluate_on(
+    testers: Sequence[WorkerProcess], checkpoint: str, stop_requested: Callable[[], bool]
+) -> list[LogPackage]:
+    """Has every tester evaluate its share of the tasks with `checkpoint`; returns their packages.
+
+    Raises:
+        AllenActError: what a worker failed with.
+        KeyboardInterrupt: `stop_requested` answered True.
+    """
+    for tester in testers:
+        tester.send(Evaluate(checkpoint))
+    return [_await_package(tester, stop_requested) for tester in testers]
+
+
+def _await_package(tester: WorkerProcess, stop_requested: Callable[[], bool]) -> LogPackage:
+    while not tester.connection.poll(_POLL_S):
+        if stop_requested():
+            raise KeyboardInterrupt
+    message = tester.receive()
+    if isinstance(message, Failed):
+        raise message.error
+    package: LogPackage = message
+    return package
