@@ -122,7 +122,7 @@ def unflatten(space: Any, torch_x: torch.Tensor) -> Any:
         parts = torch.split(torch_x, [flatdim(child) for child in children], dim=-1)
         values = [unflatten(child, part) for child, part in zip(children, parts, strict=True)]
         return tuple(values) if kind == "Tuple" else OrderedDict(zip(space.spaces, values, strict=True))
-    point = torch_x.reshape(*torch_x.shape[:-1], *space.shape)  # [..., O...]
+    point = torch_x.reshape((*torch_x.shape[:-1], *space.shape))  # [..., O...]
     if kind == "Box":
         return point if point.is_floating_point() else point.float()
     return point.long() if kind == "MultiDiscrete" else point.byte()
