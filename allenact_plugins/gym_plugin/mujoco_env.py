@@ -25,8 +25,8 @@ class MuJoCoEnv(gymnasium.Env[Array, Any]):
     """One episode after another of a MuJoCo task, in one simulation.
 
     What is observed, done, paid and ended is documented on the task, e.g. `mujoco_tasks.legged.Ant`. `info`
-    holds the terms of the reward by name, and `unstable` (bool): whether the engine met numbers it could not go
-    on with. Such a step ends the episode and pays 0.
+    holds the terms of the reward by name, and `unstable` (bool): whether the engine met numbers with which it
+    could not go on. Such a step ends the episode and pays 0.
 
     Args:
         task_id: a key of `MUJOCO_TASKS`.
@@ -70,9 +70,7 @@ class MuJoCoEnv(gymnasium.Env[Array, Any]):
         """Lets this environment be simulation `index` of a batch. Reset it, or load a state, afterwards."""
         self._simulations, self._index = simulations, index
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Array, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
         """Starts an episode; returns the observation [O] float64 and an empty dict."""
         super().reset(seed=seed)
         return self.simulations.reset(self._index, self.np_random), {}

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from allenact.errors import CheckpointError
+from allenact.utils.system import get_logger
 from allenact_plugins.gym_plugin.mujoco_tasks.base import Array, Fields, MuJoCoTask
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ class MuJoCoSimulations:
         import mujoco
         from mujoco.batch import Batch, SimulationError
 
+        _write_no_log_file(mujoco)
         self.task = task
         self.num_unstable = 0
         self._simulation_error = SimulationError
@@ -64,9 +67,7 @@ class MuJoCoSimulations:
         ]
         self._batch = Batch(task.model, num_simulations, num_threads)
         self._fields = self._bind_fields()
-        self._before = np.zeros_like(
-            task.measure(self._fields)
-        )  # [N, ...] what the next reward compares with
+        self._before = np.zeros_like(task.measure(self._fields))  # [N, ...] what the next reward compares with
 
     def __len__(self) -> int:
         return int(self._batch.nsim)
@@ -87,7 +88,7 @@ class MuJoCoSimulations:
         self._before[index] = self.task.measure(fields)[0]
         return self.task.observation(fields)[0]  # [O]
 
-    def step(self, actions: npt.ArrayLike, ids: Sequence[int]) -> SimulationStep:
+    def step(self, actions: npt.ArrayLike, ids: Sequence[int] | npt.NDArray[np.intp]) -> SimulationStep:
         """Takes one environment step in the simulations `ids` (ascending).
 
         Args:
@@ -115,7 +116,7 @@ class MuJoCoSimulations:
         self._before[rows] = after
         if unstable.any():
             rewards[unstable] = 0.0
-            self.num_unstable += int(unstable.sum())
+            self._count_unstable(int(unstable.sum()))
         return SimulationStep(observations, rewards, terminated, unstable, terms)
 
     def state_dict(self, index: int) -> dict[str, Any]:
@@ -123,7 +124,18 @@ class MuJoCoSimulations:
         return {"physics": self._batch.state[index].copy(), "before": np.array(self._before[index])}
 
     def load_state_dict(self, index: int, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` returned, possibly of another simulation of the same task."""
+        """Restores what `state_dict` returned, possibly of another simulation of the same task.
+
+        Raises:
+            CheckpointError: the state is that of another model.
+        """
+        given, own = np.shape(state["physics"]), self._batch.state[index].shape
+        if given != own:
+            raise CheckpointError(
+                f"the saved simulation is not one of {type(self.task).__name__} with this model.",
+                given=f"{given[0]} numbers were saved, this model has {own[0]}",
+                do="resume with the environment and options that the state was saved with.",
+            )
         self._batch.reset([index], stage=self._no_stage)
         self._batch.state[index] = state["physics"]
         self._before[index] = state["before"]
@@ -136,6 +148,15 @@ class MuJoCoSimulations:
         mujoco.mj_forward(self.task.model, data)
         return data
 
+    def _count_unstable(self, count: int) -> None:
+        if self.num_unstable == 0:
+            get_logger().warning(
+                "%s: a simulation met numbers it could not go on with (or actions that are not finite). "
+                "Its episode ends there with reward 0; this is said once and counted.",
+                type(self.task).__name__,
+            )
+        self.num_unstable += count
+
     def _bind_fields(self) -> Fields:
         """Live arrays: the state is writable, the derived fields follow each call of the engine."""
         names = {"qpos", "qvel", "ctrl", *self.task.derived_fields}
@@ -146,6 +167,13 @@ class MuJoCoSimulations:
             arrays["cfrc_ext"] = np.zeros((len(self), self.task.model.nbody, 6))  # [N, nbody, 6]
         arrays |= {name: self._batch.bind(name) for name in names}
         return Fields(**arrays)
+
+
+def _write_no_log_file(mujoco: Any) -> None:
+    """Keeps the engine from writing MUJOCO_LOG.TXT into whatever folder this process runs in."""
+    config = mujoco.MjLogConfig.get()
+    config.logto_file = False
+    config.set()
 
 
 def _added_in_order(terms: dict[str, Array]) -> Array:

@@ -1,0 +1,95 @@
+"""Actor-critics for observations that are vectors and actions that are vectors."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium as gym
+import torch
+from torch import nn
+
+from allenact.algorithms.onpolicy_sync.policy import ActorCriticModel, ObservationType
+from allenact.base_abstractions.misc import ActorCriticOutput, Memory
+from allenact.errors import SpaceMismatchError
+from allenact.utils.spaces_utils import space_kind
+from allenact_plugins.gym_plugin.gym_distributions import GaussianDistr
+
+
+class MemorylessActorCritic(ActorCriticModel[GaussianDistr]):
+    """Two separate networks, one for the action and one for the value, with no memory.
+
+    Each has a Linear and a Tanh for every hidden size. The actor ends in a Linear and a Tanh, so the mean of
+    the Gaussian is in [-1, 1]; its standard deviation is fixed. State-dict keys: `actor.0.weight`,
+    `actor.2.weight`, ... and the same for `critic`; the standard deviation is not saved.
+
+    Args:
+        input_uuid: sensor that gives the observation, a vector.
+        action_space: a Box with one axis.
+        observation_space: dict space with `input_uuid`.
+        action_std: standard deviation of every entry of the action.
+        mlp_hidden_dims: sizes of the hidden layers.
+
+    Raises:
+        SpaceMismatchError: observation or action is not a vector.
+    """
+
+    action_std: torch.Tensor
+
+    def __init__(
+        self,
+        input_uuid: str,
+        action_space: gym.spaces.Box,
+        observation_space: gym.spaces.Dict,
+        action_std: float = 0.5,
+        mlp_hidden_dims: Sequence[int] = (64, 32),
+    ) -> None:
+        super().__init__(action_space, observation_space)
+        self.input_uuid = input_uuid
+        _check_vector(f'observation "{input_uuid}"', observation_space[input_uuid])
+        _check_vector("the action", action_space)
+        state_dim = observation_space[input_uuid].shape[0]  # type: ignore[index]  # checked above
+        action_dim = action_space.shape[0]
+        last_dim = (state_dim, *mlp_hidden_dims)[-1]
+        self.actor = nn.Sequential(
+            *self.make_mlp_hidden(nn.Tanh, state_dim, *mlp_hidden_dims),
+            nn.Linear(last_dim, action_dim),
+            nn.Tanh(),
+        )
+        self.critic = nn.Sequential(*self.make_mlp_hidden(nn.Tanh, state_dim, *mlp_hidden_dims), nn.Linear(last_dim, 1))
+        std = torch.full((1, 1, action_dim), float(action_std))  # [1, 1, A]
+        self.register_buffer("action_std", std, persistent=False)
+
+    @staticmethod
+    def make_mlp_hidden(nl: type[nn.Module], *dims: int) -> list[nn.Module]:
+        """Returns Linear(dims[0], dims[1]), nl(), Linear(dims[1], dims[2]), nl(), ..."""
+        layers: list[nn.Module] = []
+        for size_in, size_out in itertools.pairwise(dims):
+            layers += [nn.Linear(size_in, size_out), nl()]
+        return layers
+
+    def _recurrent_memory_specification(self) -> None:
+        return None
+
+    def forward(
+        self,
+        observations: ObservationType,
+        memory: Memory,
+        prev_actions: Any,
+        masks: torch.Tensor,
+    ) -> tuple[ActorCriticOutput[GaussianDistr], Memory | None]:
+        """Returns Gaussians over actions [T, N, A] and values [T, N, 1] for observations [T, N, O]."""
+        observation = observations[self.input_uuid]  # [T, N, O]
+        means = self.actor(observation)  # [T, N, A]
+        values = self.critic(observation)  # [T, N, 1]
+        return ActorCriticOutput(GaussianDistr(means, self.action_std), values, {}), None
+
+
+def _check_vector(what: str, space: gym.Space[Any]) -> None:
+    if space_kind(space) != "Box" or space.shape is None or len(space.shape) != 1:
+        raise SpaceMismatchError(
+            f"MemorylessActorCritic works with vectors, and {what} is none.",
+            given=str(space),
+            do="use a model for such spaces, e.g. one with a CNN for images.",
+        )
