@@ -1,0 +1,63 @@
+"""The interface of losses that are computed from a rollout and what the model says about it now."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any
+
+import torch
+
+from allenact.base_abstractions.misc import ActorCriticOutput, Loss, ObservationType
+
+__all__ = ["AbstractActorCriticLoss", "LossResult", "ObservationType", "align", "detached"]
+
+LossResult = (
+    tuple[torch.Tensor, dict[str, torch.Tensor]] | tuple[torch.Tensor, dict[str, torch.Tensor], dict[str, torch.Tensor]]
+)
+"""(loss, info) or (loss, info, per_epoch_info); tensors without dimensions, read once per update."""
+
+
+class AbstractActorCriticLoss(Loss):
+    """A loss on a rollout. The model runs once per mini-batch for all of these together."""
+
+    @abc.abstractmethod
+    def loss(
+        self,
+        step_count: int,
+        batch: ObservationType,
+        actor_critic_output: ActorCriticOutput[Any],
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """Computes the loss of one mini-batch of n samplers and T steps.
+
+        Args:
+            step_count: environment steps taken in the current stage, summed over samplers and workers.
+            batch: a dict with
+
+                - `observations`: nested dict, leaves [T, n, O...];
+                - `memory`: recurrent state at the start of the rollout, without a step dimension;
+                - `actions`, `prev_actions`: as the action space has them, leaves [T, n, ...];
+                - `old_action_log_probs`: [T, n, ...] as the distribution gave them when acting;
+                - `values`, `returns`, `masks`: [T, n, 1];
+                - `adv_targ`, `norm_adv_targ`: [T, n, 1] advantages as they are and normalised over the rollout;
+                - `bsize`: T * n.
+            actor_critic_output: what the model, as it is now, says about these steps.
+            *args: for subclasses.
+            **kwargs: for subclasses.
+
+        Returns:
+            (loss, info) or (loss, info, per_epoch_info): a tensor without dimensions to minimise; numbers to
+            report; and numbers to report for each pass over the rollout separately.
+        """
+
+
+def align(tensor: torch.Tensor, advantages: torch.Tensor) -> torch.Tensor:
+    """Adds trailing dimensions of 1 until `tensor` has as many as `advantages` ([T, n] -> [T, n, 1])."""
+    missing = advantages.dim() - tensor.dim()
+    return tensor.reshape(*tensor.shape, *(1,) * missing) if missing > 0 else tensor
+
+
+def detached(scalars: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Returns numbers to report. They stay tensors, since reading one would wait for the GPU."""
+    return {name: value.detach() for name, value in scalars.items()}

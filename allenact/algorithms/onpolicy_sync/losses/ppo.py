@@ -1,0 +1,161 @@
+"""Proximal policy optimisation (Schulman et al., 2017) with clipped values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from allenact.algorithms.onpolicy_sync.losses.abstract_loss import (
+    AbstractActorCriticLoss,
+    LossResult,
+    align,
+    detached,
+)
+from allenact.base_abstractions.misc import ActorCriticOutput, ObservationType
+
+PPOConfig = {"clip_param": 0.1, "value_loss_coef": 0.5, "entropy_coef": 0.01}
+
+
+class PPO(AbstractActorCriticLoss):
+    """Clipped surrogate for the policy, squared error for the value, and an entropy bonus.
+
+    The ratio of probabilities is taken for each entry of the log-probabilities. A distribution that gives one
+    log-probability per dimension of the action (`GaussianDistr`) is therefore clipped dimension by dimension.
+
+    Args:
+        clip_param: how far the ratio may leave 1, and the value its old one, before they are clipped.
+        value_loss_coef: weight of the value loss.
+        entropy_coef: weight of the entropy bonus.
+        use_clipped_value_loss: whether values are clipped.
+        clip_decay: steps taken in the stage -> factor of `clip_param`; default 1.
+        entropy_method_name: method of the distribution that returns the entropy; "conditional_entropy" for a
+            `SequentialDistr`.
+        normalize_advantage: whether to use the advantages normalised over the whole rollout.
+        show_ratios: whether to report the ratios, separately for each pass over the rollout.
+    """
+
+    def __init__(
+        self,
+        clip_param: float,
+        value_loss_coef: float,
+        entropy_coef: float,
+        use_clipped_value_loss: bool = True,
+        clip_decay: Callable[[int], float] | None = None,
+        entropy_method_name: str = "entropy",
+        normalize_advantage: bool = True,
+        show_ratios: bool = False,
+    ) -> None:
+        self.clip_param = clip_param
+        self.value_loss_coef = value_loss_coef
+        self.entropy_coef = entropy_coef
+        self.use_clipped_value_loss = use_clipped_value_loss
+        self.clip_decay = clip_decay
+        self.entropy_method_name = entropy_method_name
+        self.normalize_advantage = normalize_advantage
+        self.show_ratios = show_ratios
+
+    def loss(
+        self,
+        step_count: int,
+        batch: ObservationType,
+        actor_critic_output: ActorCriticOutput[Any],
+        *args: Any,
+        **kwargs: Any,
+    ) -> LossResult:
+        """Computes the loss; see `AbstractActorCriticLoss.loss`.
+
+        Returns:
+            The loss; `ppo_total`, `value`, `action` and `entropy` (of which the sign is turned), before the
+            coefficients; with `show_ratios` also the means of the `ratio`, of the `ratio_clamped`, and of the
+            `ratio_used` (the one of the two that the surrogate is made of).
+        """
+        clip = clipping_range(self.clip_param, self.clip_decay, step_count)
+        advantages: Any = batch["norm_adv_targ" if self.normalize_advantage else "adv_targ"]  # [T, n, 1]
+        # The log-probability comes first: it conditions the groups whose entropy is then asked for.
+        log_probs = align(actor_critic_output.distributions.log_prob(batch["actions"]), advantages)
+        entropy = getattr(actor_critic_output.distributions, self.entropy_method_name)()
+
+        ratio = (log_probs - align(_tensor(batch, "old_action_log_probs"), advantages)).exp()  # [T, n, 1 or A]
+        clamped = ratio.clamp(1 - clip, 1 + clip)
+        surrogate = torch.min(ratio * advantages, clamped * advantages)
+
+        losses = {
+            "value": value_loss(batch, actor_critic_output.values, clip if self.use_clipped_value_loss else None),
+            "action": -surrogate.mean(),
+            "entropy": -entropy.mean(),
+        }
+        total = losses["action"] + self.value_loss_coef * losses["value"] + self.entropy_coef * losses["entropy"]
+        info = detached({"ppo_total": total, **losses})
+        if not self.show_ratios:
+            return total, info
+        used = torch.where(ratio * advantages <= clamped * advantages, ratio, clamped)
+        ratios = {"ratio": ratio.mean(), "ratio_clamped": clamped.mean(), "ratio_used": used.mean()}
+        return total, info, detached(ratios)
+
+
+class PPOValue(AbstractActorCriticLoss):
+    """The value part of `PPO`, not scaled.
+
+    Args:
+        clip_param: how far a value may leave its old one before it is clipped.
+        use_clipped_value_loss: whether values are clipped.
+        clip_decay: steps taken in the stage -> factor of `clip_param`; default 1.
+    """
+
+    def __init__(
+        self,
+        clip_param: float,
+        use_clipped_value_loss: bool = True,
+        clip_decay: Callable[[int], float] | None = None,
+    ) -> None:
+        self.clip_param = clip_param
+        self.use_clipped_value_loss = use_clipped_value_loss
+        self.clip_decay = clip_decay
+
+    def loss(
+        self,
+        step_count: int,
+        batch: ObservationType,
+        actor_critic_output: ActorCriticOutput[Any],
+        *args: Any,
+        **kwargs: Any,
+    ) -> LossResult:
+        """Computes the loss, and reports it as `value`; see `AbstractActorCriticLoss.loss`."""
+        clip = clipping_range(self.clip_param, self.clip_decay, step_count)
+        loss = value_loss(batch, actor_critic_output.values, clip if self.use_clipped_value_loss else None)
+        return loss, detached({"value": loss})
+
+
+def clipping_range(clip_param: float, decay: Callable[[int], float] | None, step_count: int) -> float:
+    """Returns the range of clipping after `step_count` environment steps of the stage."""
+    return clip_param if decay is None else clip_param * decay(step_count)
+
+
+def value_loss(batch: ObservationType, values: torch.Tensor, clip: float | None) -> torch.Tensor:
+    """Half the mean squared error of the values.
+
+    Args:
+        batch: holds `returns`, and the `values` when acting, [T, n, 1].
+        values: [T, n, 1] of the model as it is now.
+        clip: where not None, the error is the larger one of the value and of the value moved to at most this
+            far from the old one, so that moving further is not rewarded.
+
+    Returns:
+        A tensor without dimensions.
+    """
+    returns, old_values = _tensor(batch, "returns"), _tensor(batch, "values")
+    squares = (values - returns).square()  # [T, n, 1]
+    if clip is not None:
+        clipped = old_values + (values - old_values).clamp(-clip, clip)
+        squares = torch.max(squares, (clipped - returns).square())
+    return 0.5 * squares.mean()
+
+
+def _tensor(batch: ObservationType, key: str) -> torch.Tensor:
+    """Returns an entry that is never nested."""
+    value = batch[key]
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(f'the entry "{key}" of a batch must be a tensor, not {type(value)}')
+    return value
