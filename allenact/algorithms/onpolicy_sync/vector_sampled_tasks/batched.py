@@ -10,9 +10,7 @@ import torch
 
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import protocol
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.base import (
-    NoTaskError,
     VectorTasks,
-    close_samplers,
     common_observation_space,
 )
 from allenact.base_abstractions.task_batch import ObservationDict, StepBatch, TaskBatch
@@ -26,11 +24,10 @@ class BatchedVectorTasks(VectorTasks):
     restored.
 
     Args:
-        batch: fresh from `TaskSampler.make_batch`; the first tasks are drawn here, by `batch.next_tasks`.
+        batch: fresh from `TaskSampler.make_batch`, its first tasks drawn.
         action_space: the model's action space; None: that of the first task.
 
     Raises:
-        NoTaskError: (a RuntimeError) a sampler has no first task.
         DifferentObservationSpacesError: (a NotImplementedError) the tasks observe different things.
     """
 
@@ -39,8 +36,6 @@ class BatchedVectorTasks(VectorTasks):
         super().__init__(len(batch.samplers))
         self.description = batch.description
         try:
-            batch.next_tasks(self._active)
-            self._check_tasks()
             tasks = [batch.task(index) for index in self._active]
             self.observation_space = common_observation_space([task.observation_space for task in tasks])
         except BaseException:
@@ -48,16 +43,6 @@ class BatchedVectorTasks(VectorTasks):
             raise
         self.action_spaces = [task.action_space for task in tasks]
         self.action_space = self.action_spaces[0] if action_space is None else action_space
-
-    def _check_tasks(self) -> None:
-        """Raises if an active sampler has no task."""
-        for index in self._active:
-            if self.batch.task(index) is None:
-                raise NoTaskError(
-                    f"task sampler {index} has no task to begin with.",
-                    f"its first next_task() returned None ({type(self.batch.samplers[index]).__name__})",
-                    "give every sampler at least one task, or use fewer samplers (nprocesses in machine_params).",
-                )
 
     def observe(self) -> ObservationDict:
         """Returns the current observations, leaves [N, O...]."""
@@ -77,7 +62,6 @@ class BatchedVectorTasks(VectorTasks):
         """Calls `sampler.reset()` and draws the first task of every active sampler."""
         with preserve_rng_state():
             self.batch.reset(self._active)
-        self._check_tasks()
 
     def set_seeds(self, seeds: Sequence[int]) -> None:
         """Seeds the generators of the active samplers, one seed each."""
@@ -109,12 +93,11 @@ class BatchedVectorTasks(VectorTasks):
         return answers
 
     def close(self) -> None:
-        """Closes the batch and its samplers. Calling it again does nothing."""
+        """Closes the batch, which closes its samplers. Calling it again does nothing."""
         if self._closed:
             return
         self._closed = True
         self.batch.close()
-        close_samplers(self.batch.samplers)
 
 
 def _row(observations: Mapping[str, Any], position: int) -> ObservationDict:

@@ -8,7 +8,7 @@ from typing import Any
 
 import gymnasium as gym
 
-from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.base import VectorTasks, close_samplers
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.base import VectorTasks, callback_suite, close_samplers
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.batched import BatchedVectorTasks
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.multi_process import (
     READ_TIMEOUT_S,
@@ -49,7 +49,7 @@ def make_vector_tasks(
         backend: "serial" (in this process), "process" (worker processes), "batched" (the task's own batch), or
             "auto": batched where the task offers it, else process, else serial if there would be one process only.
         max_processes: worker processes at most; None: the cores that this process may use.
-        callback_sensors: read on every finished task; a batch does not do that.
+        callback_sensors: read on every finished task. Only batches with an attribute `callback_suite` do that.
         mp_ctx: starts worker processes; None: forkserver where the system has it.
         read_timeout: seconds to wait for a worker; None: for ever.
         num_threads: threads of a batch; None: the cores that this process may use.
@@ -116,8 +116,6 @@ def _try_batch(
         sampler_class = type(samplers[0])
         if not any("make_batch" in base.__dict__ for base in sampler_class.__mro__ if base is not TaskSampler):
             return f"{sampler_class.__name__} offers no batch"
-        if callback_sensors:
-            return "a batch does not read callback sensors"
         _build(make_sampler_fn, sampler_fn_args[1:], samplers)
         with preserve_rng_state():
             batch = sampler_class.make_batch(samplers, num_threads or usable_cores())
@@ -126,6 +124,12 @@ def _try_batch(
     finally:
         if batch is None:
             close_samplers(samplers)
+    suite = callback_suite(callback_sensors)
+    if suite is not None:
+        if not hasattr(batch, "callback_suite"):
+            batch.close()
+            return f"{type(batch).__name__} does not read callback sensors"
+        batch.callback_suite = suite
     return BatchedVectorTasks(batch, action_space)
 
 

@@ -21,7 +21,6 @@ from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.base import (
     callback_suite,
     common_observation_space,
 )
-from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.protocol import Request
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.shared_memory import (
     Layout,
     Selection,
@@ -30,7 +29,6 @@ from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.shared_memory import
     layout_error,
     map_shared_memory,
 )
-from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.single_process import Endings
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.worker import SHARE_MEMORY, WorkerSpec
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.worker_pool import WorkerPool
 from allenact.base_abstractions.misc import RLStepResult
@@ -156,20 +154,20 @@ class VectorSampledTasks(ListVectorTasks):
         """Excludes the active sampler at that position; those after it move down by one."""
         position = range(self.num_unpaused_tasks)[sampler_index]
         span = next(span for span in self._spans if position < span.stop)
-        self._pool.ask({span.worker: Request("pause_at", (position - span.start,))})
+        self._pool.ask({span.worker: ("pause_at", (position - span.start,))})
         super().pause_at(position)
         self._spans = self._compute_spans()
 
     def resume_all(self) -> None:
         """Includes all samplers again, in their original order."""
-        self._pool.ask({worker: Request("resume_all") for worker in range(len(self._specs))})
+        self._pool.ask({worker: ("resume_all", ()) for worker in range(len(self._specs))})
         super().resume_all()
         self._spans = self._compute_spans()
 
     def _ask_each(self, method: str, *per_sampler: Any) -> list[tuple[Span, Any]]:
         """Calls a method of every worker that has active samplers, with its part of each argument."""
         self._pool.send(
-            {s.worker: Request(method, tuple(values[s.start : s.stop] for values in per_sampler)) for s in self._spans}
+            {s.worker: (method, tuple(values[s.start : s.stop] for values in per_sampler)) for s in self._spans}
         )
         replies = self._pool.receive()
         return [(span, replies[span.worker]) for span in self._spans]
@@ -188,12 +186,12 @@ class VectorSampledTasks(ListVectorTasks):
         if self._arrays is None:
             self.observe()
         answers = self._ask_each("step_rows", flat_actions.detach().cpu().numpy())
-        merged = Endings({}, [], [])
+        batch = StepBatch(*self._select(), {}, [], [])
         for (_, start, _), (final_observations, episodes, exhausted) in answers:
-            merged.final_observations.update((start + p, last) for p, last in final_observations.items())
-            merged.episodes.extend(FinishedEpisode(start + e.sampler, e.metrics, e.callback_data) for e in episodes)
-            merged.exhausted.extend(start + position for position in exhausted)
-        return StepBatch(*self._select(), *merged)
+            batch.final_observations.update((start + p, last) for p, last in final_observations.items())
+            batch.episodes.extend(FinishedEpisode(start + e.sampler, e.metrics, e.callback_data) for e in episodes)
+            batch.exhausted.extend(start + position for position in exhausted)
+        return batch
 
     def _make_arrays(self, layouts: list[tuple[Span, Layout]]) -> None:
         """Allocates the arrays of all samplers, in shared memory if that can be had."""
@@ -216,7 +214,7 @@ class VectorSampledTasks(ListVectorTasks):
                 worker: (layout, self._num_samplers, s.first_sampler, s.first_sampler + len(s.sampler_args))
                 for worker, s in enumerate(self._specs)
             }
-            self._pool.send({worker: Request(SHARE_MEMORY, args) for worker, args in rows.items()}, descriptor)
+            self._pool.send({worker: (SHARE_MEMORY, args) for worker, args in rows.items()}, descriptor)
             self._is_shared = all(self._pool.receive().values())
         finally:
             os.close(descriptor)
@@ -256,7 +254,7 @@ class VectorSampledTasks(ListVectorTasks):
                     [commands[i] for i in part],
                     [data[i] for i in part],
                 )
-                requests[worker] = Request("run_commands", args)
+                requests[worker] = ("run_commands", args)
         self._pool.send(requests)
 
     def _receive_answers(self) -> list[Any]:

@@ -56,11 +56,8 @@ def answer(command: str, data: Any, target: Any) -> Any:
     raise NotImplementedError(f"task samplers do not understand the command {command!r}")
 
 
-class Request(NamedTuple):
-    """A method of the worker's `SingleProcessVectorSampledTasks` and its positional arguments."""
-
-    method: str
-    args: tuple[Any, ...] = ()
+Request = tuple[str, tuple[Any, ...]]
+"""A method of the worker's `SingleProcessVectorSampledTasks` and its positional arguments."""
 
 
 class Failure(NamedTuple):

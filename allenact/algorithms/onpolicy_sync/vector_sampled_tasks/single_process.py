@@ -43,12 +43,8 @@ class EpisodeEnd(NamedTuple):
     final_observation: ObservationDict | None  # of truncated episodes only
 
 
-class Endings(NamedTuple):
-    """What a step gives beside one row of arrays per sampler; positions count active samplers."""
-
-    final_observations: dict[int, ObservationDict]
-    episodes: list[FinishedEpisode]
-    exhausted: list[int]
+Endings = tuple[dict[int, ObservationDict], list[FinishedEpisode], list[int]]
+"""The last three fields of a `StepBatch`: what a step gives beside one row of arrays per sampler."""
 
 
 class SingleProcessVectorSampledTasks(ListVectorTasks):
@@ -192,7 +188,9 @@ class SingleProcessVectorSampledTasks(ListVectorTasks):
             self.observe_rows()
         arrays = self._arrays
         assert arrays is not None
-        endings = Endings({}, [], [])
+        final_observations: dict[int, ObservationDict] = {}
+        episodes: list[FinishedEpisode] = []
+        exhausted: list[int] = []
         actions = action_list(self.action_space, torch.as_tensor(flat_actions).unsqueeze(0))
         for position, (index, action) in enumerate(zip(self._active, actions, strict=True)):
             result, end = self._advance(index, action)
@@ -200,14 +198,14 @@ class SingleProcessVectorSampledTasks(ListVectorTasks):
             arrays.dones[index] = result.done
             arrays.truncated[index] = end is not None and end.truncated
             if end is not None:
-                endings.episodes.append(FinishedEpisode(position, end.metrics, end.callback_data))
+                episodes.append(FinishedEpisode(position, end.metrics, end.callback_data))
                 if end.final_observation is not None:
-                    endings.final_observations[position] = end.final_observation
+                    final_observations[position] = end.final_observation
             if result.observation is None:
-                endings.exhausted.append(position)
+                exhausted.append(position)
             else:
                 arrays.write(index, result.observation, self._first_sampler + index)
-        return endings
+        return final_observations, episodes, exhausted
 
     def select_rows(self) -> Selection:
         """Returns observations, rewards, dones and truncated of the active samplers."""

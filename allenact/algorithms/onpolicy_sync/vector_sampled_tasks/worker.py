@@ -30,7 +30,7 @@ from allenact.base_abstractions.task import TaskSampler
 from allenact.utils.seeding import set_seed
 from allenact.utils.worker_startup import prepare_worker
 
-CLOSE = Request("close")
+CLOSE: Request = ("close", ())
 """The last request of every worker; it is not answered."""
 
 SHARE_MEMORY = "share_memory"
@@ -104,11 +104,12 @@ def _build(spec: WorkerSpec | bytes) -> SingleProcessVectorSampledTasks:
 def _serve(connection: Connection, tasks: SingleProcessVectorSampledTasks) -> None:
     """Answers requests until told to close."""
     while (request := receive(connection)) != CLOSE:
+        method, args = request
         try:
-            if request.method == SHARE_MEMORY:
-                reply = _share_memory(connection, tasks, *request.args)
+            if method == SHARE_MEMORY:
+                reply = _share_memory(connection, tasks, *args)
             else:
-                reply = getattr(tasks, request.method)(*request.args)
+                reply = getattr(tasks, method)(*args)
             send(connection, reply)  # may raise too: not everything can be pickled
         except (BrokenPipeError, ConnectionResetError):
             raise

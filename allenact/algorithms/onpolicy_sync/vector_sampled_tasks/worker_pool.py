@@ -93,7 +93,7 @@ class WorkerPool:
             raise RuntimeError(f"sampler workers have not answered yet: {self._pending}; a step was interrupted")
         self._sent_at = time.monotonic()
         for worker, request in requests.items():
-            self._pending[worker] = request.method
+            self._pending[worker], _ = request
             try:
                 send(self._connections[worker], request)
                 if descriptor is not None:
