@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class VizSuite:
-    """Visualisers that share which episodes they show.
+    """Visualisers that share which episodes of an evaluation they show; training episodes are never drawn.
 
     An experiment gives one to `MachineParams` for mode "valid" or "test"::
 
@@ -36,7 +36,7 @@ class VizSuite:
 
     and the one of the runner draws, also if `data` is empty (paths come from the metrics)::
 
-        suite.log(writer, task_outputs=metrics, render=data, num_steps=training_steps, engine_mode="test")
+        suite.log(writer, task_outputs=metrics, render=data, num_steps=training_steps)
 
     `alive` lists the indices of the active samplers, ascending, counted from the start of the evaluation (so
     they do not move when others are paused). Neither side ever raises because of a visualiser: what fails is
@@ -117,7 +117,6 @@ class VizSuite:
         task_outputs: Sequence[Mapping[str, Any]] | None,
         render: Recording | None,
         num_steps: int,
-        engine_mode: str | None = None,
     ) -> None:
         """Draws the episodes of one evaluation.
 
@@ -126,10 +125,7 @@ class VizSuite:
             task_outputs: metrics of the evaluated tasks, in order.
             render: what `read_and_reset` returned.
             num_steps: environment steps the evaluated policy was trained for.
-            engine_mode: which engine played the tasks; those of training are not drawn.
         """
-        if engine_mode == "train":
-            return
         for viz in self.viz:
             try:
                 viz.log(log_writer, task_outputs, render, num_steps)
