@@ -98,7 +98,7 @@ def test_import_checker_adds_advice_to_missing_modules_only():
     ):
         import no_such_package  # noqa: F401
     assert info.value.name == "no_such_package"
-    with pytest.raises(ValueError, match="^other$"), ImportChecker("pip install it"):
+    with pytest.raises(ValueError, match=r"^other$"), ImportChecker("pip install it"):
         raise ValueError("other")
     with ImportChecker("unused"):
         pass
