@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from allenact.viz.base import ACTOR_DATUM, AbstractViz, Recording, follow, recorded
 from allenact.viz.tensor import as_rows, matrix_figure
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from allenact.utils.summary_writer import SummaryWriter
 
 
 class ActorViz(AbstractViz):
-    """One figure per episode: the probability of each action (columns) at each step (rows).
+    """One figure per episode: the probability of each action (columns) at each step (rows), dark for 0, bright for 1.
 
     Args:
         label: name in the tags of TensorBoard.
@@ -48,10 +52,14 @@ class ActorViz(AbstractViz):
         names = {follow(task, self.path_to_id): follow(task, self.action_names_path) for task in task_outputs or ()}
         in_order = self.ids_of(task_outputs) or list(probabilities)
         for page, episodes in self.pages(in_order, probabilities):
-            figures = [
-                matrix_figure(
-                    as_rows(probabilities[episode]), self.figsize, self.fontsize, str(episode), names.get(episode)
-                )
-                for episode in episodes
-            ]
+            figures = [self.make_fig(probabilities[episode], episode, names.get(episode)) for episode in episodes]
             self.log_figures(log_writer, page, figures, num_steps)
+
+    def make_fig(
+        self, episode_src: Sequence[np.ndarray], episode_id: str, action_names: Sequence[str] | None
+    ) -> Figure:
+        """Draws one episode, given the probabilities at each of its steps."""
+        matrix = as_rows(episode_src)  # [T, actions]
+        return matrix_figure(
+            matrix, self.figsize, self.fontsize, str(episode_id), column_names=action_names, limits=(0.0, 1.0)
+        )

@@ -121,11 +121,14 @@ def matrix_figure(
     fontsize: float,
     title: str,
     column_names: Sequence[str] | None = None,
+    limits: tuple[float, float] | None = None,
 ) -> Figure:
-    """Draws a matrix with a row for each step and a scale of its colours."""
+    """Draws a matrix with a row for each step, and a scale of its colours unless their `limits` are given."""
     figure, axes = new_figure(figsize, fontsize, title)
-    image = axes.imshow(matrix, aspect="auto", interpolation="nearest")
-    figure.colorbar(image, ax=axes).ax.tick_params(labelsize=fontsize)
+    smallest, largest = limits or (None, None)
+    image = axes.imshow(matrix, aspect="auto", interpolation="nearest", vmin=smallest, vmax=largest)
+    if limits is None:
+        figure.colorbar(image, ax=axes).ax.tick_params(labelsize=fontsize)
     axes.set_ylabel("step", fontsize=fontsize)
     if column_names is not None and len(column_names) == matrix.shape[1]:
         axes.set_xticks(range(len(column_names)), labels=list(column_names), rotation=90, fontsize=fontsize)
