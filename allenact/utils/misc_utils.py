@@ -146,9 +146,7 @@ class HashableDict(dict):
     """A dict that can be a key; it must not be changed once it is one. Values must be hashable or dicts."""
 
     def __hash__(self) -> int:  # type: ignore[override]  # dict declares __hash__ as None
-        return hash(
-            frozenset((key, HashableDict(v) if isinstance(v, dict) else v) for key, v in self.items())
-        )
+        return hash(frozenset((key, HashableDict(v) if isinstance(v, dict) else v) for key, v in self.items()))
 
 
 class NumpyJSONEncoder(json.JSONEncoder):

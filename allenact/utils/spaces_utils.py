@@ -79,13 +79,9 @@ def flatten(space: Any, torch_x: Any) -> torch.Tensor:
     """
     kind = space_kind(space)
     if kind == "Discrete":
-        return (
-            torch_x.unsqueeze(-1) if isinstance(torch_x, torch.Tensor) else torch.tensor([torch_x])
-        )  # [..., 1]
+        return torch_x.unsqueeze(-1) if isinstance(torch_x, torch.Tensor) else torch.tensor([torch_x])  # [..., 1]
     if kind == "Tuple":
-        return torch.cat(
-            [flatten(s, x) for s, x in zip(space.spaces, torch_x, strict=True)], dim=-1
-        )  # [..., A]
+        return torch.cat([flatten(s, x) for s, x in zip(space.spaces, torch_x, strict=True)], dim=-1)  # [..., A]
     if kind == "Dict":
         return torch.cat([flatten(s, torch_x[key]) for key, s in space.spaces.items()], dim=-1)  # [..., A]
     batch = torch_x.shape[: torch_x.dim() - len(space.shape)]
@@ -203,9 +199,7 @@ def flatten_space(space: Any) -> spaces.Box:
     return spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
 
 
-def policy_space(
-    action_space: Any, box_space_to_policy: Callable[[Any], gym.Space] | None = None
-) -> gym.Space:
+def policy_space(action_space: Any, box_space_to_policy: Callable[[Any], gym.Space] | None = None) -> gym.Space:
     """Returns the space of an expert's policy over `action_space`.
 
     Args:
@@ -226,9 +220,7 @@ def policy_space(
         return spaces.Tuple([_unit_box(int(n)) for n in np.ravel(action_space.nvec)])
     if kind == "MultiBinary":
         return _unit_box(*action_space.shape, 2)
-    return _like(
-        action_space, [policy_space(child, box_space_to_policy) for child in _children(action_space)]
-    )
+    return _like(action_space, [policy_space(child, box_space_to_policy) for child in _children(action_space)])
 
 
 def _unit_box(*shape: int) -> spaces.Box:
