@@ -26,7 +26,7 @@ class SimulationStep(NamedTuple):
         observations: [n, O] float64.
         rewards: [n] float64, 0 where unstable.
         terminated: [n] bool, the task ended by itself or the simulation became unstable.
-        unstable: [n] bool, the engine met numbers it could not go on with.
+        unstable: [n] bool, the engine met numbers it could not go on with, or the reward would not be finite.
         reward_terms: [n] each, what `rewards` is the sum of.
     """
 
@@ -104,13 +104,14 @@ class MuJoCoSimulations:
             self._batch.step(None if everyone else rows, nstep=self.task.frame_skip)
         except self._simulation_error as error:  # the others have made their step
             raised[error.ids] = True
-        unstable = raised[rows] | (self._batch.warning[rows][:, self._bad_numbers, 1] > 0).any(axis=1)  # [n]
+        warned = (self._batch.warning[rows][:, self._bad_numbers, 1] > 0).any(axis=1)  # [n]
 
         fields = self._fields if everyone else self._fields.rows(rows)
         with np.errstate(all="ignore"):  # absurd actions give absurd numbers; that is what `unstable` is for
             after = self.task.measure(fields)  # [n, ...]
             terms = self.task.reward_terms(fields, actions, self._before[rows], after)
             rewards = _added_in_order(terms)  # [n]
+            unstable = raised[rows] | warned | ~np.isfinite(rewards)  # [n]
             terminated = self.task.terminated(fields) | unstable  # [n]
             observations = self.task.observation(fields)  # [n, O]
         self._before[rows] = after
