@@ -96,9 +96,7 @@ class AskForHelpSimpleCrossing(FastCrossing):
         self.death_penalty = death_penalty
         self.toggle_is_permenant = toggle_is_permenant
         self._begin_episode()
-        super().__init__(
-            size=size, num_crossings=num_crossings, obstacle_type=obstacle_type, seed=seed, **kwargs
-        )
+        super().__init__(size=size, num_crossings=num_crossings, obstacle_type=obstacle_type, seed=seed, **kwargs)
 
     def _begin_episode(self) -> None:
         self.was_successful = False

@@ -45,9 +45,7 @@ class MiniGridTask(Task[MiniGridEnv]):
     """
 
     _ACTION_NAMES: ClassVar[tuple[str, ...]] = ("left", "right", "forward")
-    _ACTION_IND_TO_MINIGRID_IND: ClassVar[tuple[int, ...]] = tuple(
-        Actions[name].value for name in _ACTION_NAMES
-    )
+    _ACTION_IND_TO_MINIGRID_IND: ClassVar[tuple[int, ...]] = tuple(Actions[name].value for name in _ACTION_NAMES)
     _CACHED_GRAPHS: ClassVar[dict[str, nx.DiGraph]] = {}
 
     def __init__(

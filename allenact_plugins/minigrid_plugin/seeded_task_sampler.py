@@ -91,9 +91,7 @@ class SeededTaskSampler(TaskSampler, abc.ABC):
             raise ExperimentConfigError(f"{name}: deterministic_sampling needs unique seeds.", given, do)
         if num_unique_seeds is not None and repeat > 0:
             do = "use unique seeds or repetition, not both."
-            raise ExperimentConfigError(
-                f"{name}: failed tasks cannot be repeated with unique seeds.", given, do
-            )
+            raise ExperimentConfigError(f"{name}: failed tasks cannot be repeated with unique seeds.", given, do)
         if not self.deterministic_sampling and self.max_tasks is not None:
             get_logger().warning(
                 f"{name}: max_tasks={self.max_tasks} without deterministic_sampling: "

@@ -145,9 +145,7 @@ def test_experts_make_every_episode_a_success():
     while (task := sampler.next_task()) is not None:
         while not task.is_done():
             observation = task.step(task.query_expert()[0]).observation
-            assert task.observation_space.contains(
-                {key: value.astype(np.int64) for key, value in observation.items()}
-            )
+            assert task.observation_space.contains({key: value.astype(np.int64) for key, value in observation.items()})
         assert task.metrics()["success"] == 1
 
 

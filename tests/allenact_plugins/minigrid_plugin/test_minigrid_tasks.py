@@ -57,9 +57,7 @@ def test_expert_walks_a_hand_made_shortest_path(draw):
     assert metrics["task_info"] == {"id": "one"}
 
 
-@pytest.mark.parametrize(
-    ("seed", "obstacle"), [(seed, kind) for seed in range(3) for kind in ("lava", "wall")]
-)
+@pytest.mark.parametrize(("seed", "obstacle"), [(seed, kind) for seed in range(3) for kind in ("lava", "wall")])
 def test_expert_takes_as_few_actions_as_possible(seed, obstacle):
     env = FastCrossing(size=9, num_crossings=2, obstacle_type=obstacle, seed=seed)
     best = fewest_actions(env)
