@@ -179,7 +179,7 @@ class OnPolicyTrainer(OnPolicyRLEngine):
         if pipeline.current_stage_index != self.stage_index:
             self.stage_index = pipeline.current_stage_index
             storages = pipeline.get_stage_storage(stage)
-            self._initialize_storages({k: v for k, v in storages.items() if k not in self.storages_in_use})
+            self.initialize_storages({k: v for k, v in storages.items() if k not in self.storages_in_use})
             self.storages_in_use = storages
             stage.change_engine_attributes(self)
         return self.storages_in_use
@@ -192,7 +192,8 @@ class OnPolicyTrainer(OnPolicyRLEngine):
         if isinstance(storage, RolloutBlockStorage) and stage is not None:
             storage.reserve(stage.training_settings.num_steps)
 
-    def _initialize_storages(self, storages: dict[str, ExperienceStorage]) -> None:
+    def initialize_storages(self, storages: dict[str, ExperienceStorage]) -> None:
+        """Brings storages into use, with the tasks' current observations as their first row."""
         for storage in storages.values():
             self.prepare_storage(storage)
         if self.training_pipeline.rollout_storage is not None and storages:
@@ -237,7 +238,7 @@ class OnPolicyTrainer(OnPolicyRLEngine):
         self.vector_tasks.close()
         self._vector_tasks = self._collector = None
         self.steps_in_rollout = 0
-        self._initialize_storages(storages)
+        self.initialize_storages(storages)
 
     def _count_step(self, steps: int) -> None:
         self.steps_in_rollout += steps
@@ -299,7 +300,7 @@ class OnPolicyTrainer(OnPolicyRLEngine):
         period = stage.training_settings.advance_scene_rollout_period
         if period and self.training_pipeline.rollout_count % period == 0:
             self.vector_tasks.next_task(force_advance_scene=True)
-            self._initialize_storages(storages)
+            self.initialize_storages(storages)
 
     # Logs
 

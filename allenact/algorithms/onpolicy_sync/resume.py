@@ -24,27 +24,26 @@ class Boundary:
 
     rng_state: dict[str, Any]
     sampler_states: list[dict[str, Any] | None]
+    storage_states: dict[str, Any]
     tracker_state: dict[str, Any]
 
     @classmethod
     def of(cls, trainer: OnPolicyTrainer) -> Boundary:
         """Takes the state of `trainer`, which is between two rollouts."""
         samples = trainer.training_pipeline.rollout_storage is not None
+        storages = {uuid: storage.state_dict() for uuid, storage in trainer.storages_in_use.items()}
         return cls(
             rng_state=capture_rng_state(),
             sampler_states=trainer.vector_tasks.state_dict() if samples else [],
+            storage_states={uuid: state for uuid, state in storages.items() if state is not None},
             tracker_state={**trainer.tracker.state_dict(), "last_log": trainer.last_log},
         )
 
 
 def capture_state(trainer: OnPolicyTrainer) -> TrainingState:
-    """Returns all that `trainer` needs to go on. Within a rollout: the state at its start.
-
-    Row 0 of a rollout storage, its carry-over, does not change while a rollout is collected, nor do the parameters.
-    """
+    """Returns all that `trainer` needs to go on. Within a rollout: the state at its start."""
     in_rollout = trainer.steps_in_rollout > 0
     boundary = trainer.boundary if in_rollout and trainer.boundary is not None else Boundary.of(trainer)
-    storages = {uuid: storage.state_dict() for uuid, storage in trainer.storages_in_use.items()}
     unsaved = [index for index, state in enumerate(boundary.sampler_states) if state is None]
     if unsaved and not trainer.warned_about_unsaved_samplers:
         trainer.warned_about_unsaved_samplers = True
@@ -61,7 +60,7 @@ def capture_state(trainer: OnPolicyTrainer) -> TrainingState:
         scheduler_state=None if trainer.lr_scheduler is None else scheduler_state(trainer.lr_scheduler),
         rng_state=boundary.rng_state,
         sampler_states=boundary.sampler_states,
-        storage_states={uuid: state for uuid, state in storages.items() if state is not None},
+        storage_states=boundary.storage_states,
         tracker_state=boundary.tracker_state,
     )
 
@@ -82,44 +81,46 @@ def restore_state(trainer: OnPolicyTrainer, state: TrainingState) -> None:
     trainer.last_save = trainer.last_log = pipeline.total_steps
     if pipeline.current_stage is None:
         return
-    if state.is_exact and trainer.num_workers == 1 and _restore_samplers(trainer, state):
-        _restore_the_rest(trainer, state)
-    else:
+    exact = state.is_exact and trainer.num_workers == 1
+    restarted = _restore_samplers(trainer, state.sampler_states or []) if exact else None
+    if restarted is None:
         reseed(trainer)
+    else:
+        _restore_the_rest(trainer, state, restarted)
 
 
-def _restore_samplers(trainer: OnPolicyTrainer, state: TrainingState) -> bool:
-    """Restores the task samplers; returns whether there is one state for each."""
+def _restore_samplers(trainer: OnPolicyTrainer, states: list[dict[str, Any] | None]) -> list[int] | None:
+    """Restores the task samplers; returns those that had to start anew, None if the states do not fit at all."""
     if trainer.training_pipeline.rollout_storage is None:
-        return True
-    states = state.sampler_states or []
+        return []
     if len(states) != trainer.num_samplers:
         get_logger().warning(
             f"The checkpoint has {len(states)} task samplers and the experiment {trainer.num_samplers}: all episodes"
             " start anew, and the run is not exactly the one that was interrupted."
         )
-        return False
+        return None
     restarted = trainer.vector_tasks.load_state_dict(states)
     if restarted:
         get_logger().warning(
             f"Task samplers {restarted} could not be saved: their episodes start anew, and the run is not exactly"
             " the one that was interrupted."
         )
-    return True
+    return restarted
 
 
-def _restore_the_rest(trainer: OnPolicyTrainer, state: TrainingState) -> None:
+def _restore_the_rest(trainer: OnPolicyTrainer, state: TrainingState, restarted: list[int]) -> None:
     """Restores storages, gathered metrics and, last, the generators."""
     pipeline = trainer.training_pipeline
-    restarted = any(sampler is None for sampler in state.sampler_states or [])
-    for uuid, saved in (state.storage_states or {}).items():
-        # A storage whose samplers start new episodes begins with their first observations instead.
-        if uuid in pipeline.named_storages and not (restarted and uuid == pipeline.rollout_storage_uuid):
-            storage = pipeline.get_storage(uuid)
-            trainer.prepare_storage(storage)
-            storage.load_state_dict(saved)
-            trainer.storages_in_use[uuid] = storage
-            trainer.experiences_seen[uuid] = storage.total_experiences
+    saved = {uuid: item for uuid, item in (state.storage_states or {}).items() if uuid in pipeline.named_storages}
+    storages = {uuid: pipeline.get_storage(uuid) for uuid in saved}
+    trainer.initialize_storages(storages)
+    for uuid, storage in storages.items():
+        if uuid == pipeline.rollout_storage_uuid and restarted:
+            storage.load_state_dict(saved[uuid], restarted=restarted)
+        else:
+            storage.load_state_dict(saved[uuid])
+        trainer.experiences_seen[uuid] = storage.total_experiences
+    trainer.storages_in_use = storages
     if state.tracker_state is not None:
         trainer.tracker.load_state_dict(state.tracker_state)
         trainer.last_log = state.tracker_state["last_log"]

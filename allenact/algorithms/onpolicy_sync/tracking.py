@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from allenact.errors import TaskError
+
 if TYPE_CHECKING:
     from allenact.algorithms.onpolicy_sync.update import ComponentUpdate
     from allenact.base_abstractions.task_batch import FinishedEpisode
@@ -126,10 +128,25 @@ class Tracker:
 
 
 def mean_metrics(metrics: Iterable[dict[str, Any]]) -> dict[str, float]:
-    """Returns plain means over episodes, key by key; an episode without a key does not count for it."""
+    """Returns plain means over episodes, key by key; an episode without a key does not count for it.
+
+    Raises:
+        TaskError: a value is no number.
+    """
     values: dict[str, list[float]] = {}
     for episode in metrics:
         for key, value in episode.items():
             if key != "task_info":
-                values.setdefault(key, []).append(float(value))
+                values.setdefault(key, []).append(_number(key, value))
     return {key: sum(items) / len(items) for key, items in values.items()}
+
+
+def _number(key: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise TaskError(
+            f'the metric "{key}" of a task is no number.',
+            f"metrics() returned {value!r}",
+            'return numbers from metrics(); anything else belongs under "task_info".',
+        ) from error

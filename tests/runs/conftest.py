@@ -1,0 +1,99 @@
+"""A trainer in this process, and what it logs and saves."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from allenact.algorithms.onpolicy_sync.checkpointing import CheckpointStore
+from allenact.algorithms.onpolicy_sync.engine import OnPolicyTrainer
+from allenact.algorithms.onpolicy_sync.tracking import LogPackage
+
+
+@dataclass
+class Run:
+    """What came of a training run."""
+
+    trainer: OnPolicyTrainer
+    packages: list[LogPackage] = field(default_factory=list)
+    checkpoints: list[Path] = field(default_factory=list)
+
+    @property
+    def parameters(self) -> dict[str, torch.Tensor]:
+        return {key: value.clone() for key, value in self.trainer.actor_critic.state_dict().items()}
+
+    @property
+    def logged(self) -> list[tuple[int, dict[str, Any], list[dict[str, Any]]]]:
+        """Steps, scalars and episode metrics of every log: all that a run says, but for times."""
+        return [(package.training_steps, package.scalars, package.metrics) for package in self.packages]
+
+
+@pytest.fixture
+def train(tmp_path):
+    """Trains an experiment in this process and returns a Run."""
+    number = 0
+
+    def run(config, *, checkpoint=None, seed=7, backend="serial", stop_after=None, **kwargs) -> Run:
+        nonlocal number
+        number += 1
+        result = Run(None)
+
+        def send(message):
+            if isinstance(message, Path):
+                result.checkpoints.append(message)
+            else:
+                result.packages.append(message)
+
+        engine_kwargs = {k: kwargs.pop(k) for k in ("max_sampler_processes", "try_restart_after_task_error") if k in kwargs}
+        trainer = OnPolicyTrainer(
+            config,
+            seed=seed,
+            sampler_backend=backend,
+            checkpoints=CheckpointStore(tmp_path / f"run{number}", "Toy"),
+            send=send,
+            **engine_kwargs,
+        )
+        result.trainer = trainer
+        with trainer:
+            if stop_after is not None:
+                _stop_after(trainer, stop_after)
+            trainer.train(None if checkpoint is None else str(checkpoint), **kwargs)
+        return result
+
+    return run
+
+
+def _stop_after(trainer: OnPolicyTrainer, steps: int) -> None:
+    """Asks the trainer to stop once it has taken that many environment steps in all, wherever that is in a rollout."""
+    count = trainer._count_step
+
+    def count_and_stop(new: int) -> None:
+        count(new)
+        if trainer.training_pipeline.total_steps + trainer.steps_in_rollout >= steps:
+            trainer.stop_requested = True
+
+    trainer._count_step = count_and_stop
+
+
+def assert_same_state(a: Any, b: Any, path: str = "state") -> None:
+    """Compares two nests of containers and tensors, entry by entry."""
+    assert type(a) is type(b), path
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), path
+        for key in a:
+            assert_same_state(a[key], b[key], f"{path}.{key}")
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b), path
+        for index, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_same_state(x, y, f"{path}[{index}]")
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), path
+    else:
+        assert a == b, path
+
+
+@pytest.fixture
+def same_state():
+    return assert_same_state

@@ -1,0 +1,181 @@
+"""The real command, as a user types it."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TOY = """
+import gym  # an old experiment file
+
+from allenact.testing.experiments import ToyExperiment
+
+
+class Toy(ToyExperiment):
+    def __init__(self, **kwargs):
+        super().__init__(**{"task": "copy", "stage_steps": (256,), **kwargs})
+        self.space = gym.spaces.Discrete(2)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A user's folder with an experiment file, outside the repository."""
+    (tmp_path / "my_toy.py").write_text(TOY)
+    return tmp_path
+
+
+def run(*arguments, cwd, script=True, timeout=120, **environment):
+    """Runs the command and returns the finished process; output goes to OUT below `cwd`."""
+    start = [sys.executable, str(ROOT / "allenact" / "main.py")] if script else [sys.executable, "-m", "allenact.main"]
+    clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    return subprocess.run(
+        [*start, *arguments], cwd=cwd, env={**clean, **environment}, capture_output=True, text=True, timeout=timeout
+    )
+
+
+def test_train_then_evaluate(folder):
+    trained = run("my_toy", "-o", "OUT", "-s", "1", "-m", "2", "--collect_valid_results", cwd=folder)
+    assert trained.returncode == 0, trained.stderr
+    assert "TRAIN: 256 rollout steps ({'onpolicy': 256})" in trained.stderr
+    assert "`gym`" in trained.stderr or "gymnasium" in trained.stderr, "the alias is said"
+
+    (start,) = os.listdir(folder / "OUT" / "checkpoints" / "Toy")
+    checkpoints = folder / "OUT" / "checkpoints" / "Toy" / start
+    names = sorted(os.listdir(checkpoints))
+    assert names == [f"exp_Toy__stage_00__steps_{steps:012d}.pt" for steps in (64, 128, 192, 256)]
+
+    valid_lines = re.findall(r"VALID: (\d+) rollout steps .* new_tasks_completed (\d+) checkpoint (\S+)", trained.stderr)
+    assert valid_lines[-1][:2] == ("256", "6"), "the last checkpoint is validated, each task once"
+    metrics = folder / "OUT" / "metrics" / "Toy" / start
+    assert f"metrics__valid_{start}{256:012d}.json" in os.listdir(metrics)
+    lines = [json.loads(line) for line in (metrics / "metrics.jsonl").read_text().splitlines()]
+    assert [line["training_steps"] for line in lines if line["mode"] == "train"] == [32 * i for i in range(1, 9)]
+    assert sorted(os.listdir(folder / "OUT" / "used_configs" / "Toy" / start)) == ["config_kwargs.json", "my_toy.py"]
+    assert any("__train_" in name for name in os.listdir(folder / "OUT" / "tb" / "Toy" / start))
+
+    tested = run("my_toy", "-o", "OUT", "-s", "1", "-e", "--eval", "--checkpoint", str(checkpoints), cwd=folder)
+    assert tested.returncode == 0, tested.stderr
+    (test_start,) = os.listdir(folder / "OUT" / "tb" / "Toy" / start / "test")
+    (results,) = (folder / "OUT" / "metrics" / "Toy" / test_start).glob("metrics__test_*.json")
+    entries = json.loads(results.read_text())
+    assert [entry["training_steps"] for entry in entries] == [64, 128, 192, 256]
+    for entry in entries:
+        rewards = [task["reward"] for task in entry["tasks"]]
+        assert len(rewards) == 6
+        assert entry["test-metrics/reward"] == pytest.approx(sum(rewards) / 6)
+    assert "4 checkpoints tested" in tested.stderr
+
+
+def test_tensorboard_tags(folder):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    assert run("my_toy.py", "-o", "OUT", "-b", ".", script=False, cwd=folder, PYTHONPATH=str(ROOT)).returncode == 0
+    (events,) = (folder / "OUT" / "tb" / "Toy").iterdir()
+    accumulator = EventAccumulator(str(events))
+    accumulator.Reload()
+    tags = set(accumulator.Tags()["scalars"])
+    expected = {"train-metrics/" + key for key in ("ep_length", "reward")}
+    expected |= {"valid-metrics/" + key for key in ("ep_length", "reward")}
+    expected |= {f"train-onpolicy-losses/ppo_loss/{key}" for key in ("value", "action", "entropy", "ppo_total")}
+    expected |= {"train-onpolicy-losses/total_loss", "train-misc/pipeline_stage", "train-misc/approx_fps"}
+    expected |= {"train-misc/onpolicy_total_experiences", "train-misc/num_tasks_completed_since_last_log"}
+    misc = ("rollout_epochs", "worker_batch_size", "rollout_num_mini_batch", "global_batch_size", "lr", "total_grad_norm")
+    expected |= {f"train-onpolicy-misc/{key}" for key in (*misc, "approx_eps")}
+    assert expected <= tags, expected - tags
+    assert [event.step for event in accumulator.Scalars("train-onpolicy-misc/lr")] == [32 * i for i in range(1, 9)]
+    assert accumulator.Scalars("train-onpolicy-misc/lr")[1].value == pytest.approx(1e-2 * (1 - 32 / 256))
+
+
+def test_failure_in_a_worker_reaches_the_shell(folder):
+    (folder / "broken.py").write_text(
+        TOY
+        + """
+    def make_sampler_fn(self, **kwargs):
+        sampler = super().make_sampler_fn(**kwargs)
+        step = sampler.next_task
+        def next_task(**kwargs):
+            if sampler.tasks_drawn == 2:
+                raise RuntimeError("the simulator is out of fuel")
+            return step(**kwargs)
+        sampler.next_task = next_task
+        return sampler
+"""
+    )
+    failed = run("broken", "-o", "OUT", "-m", "2", cwd=folder)
+    assert failed.returncode == 1
+    assert failed.stderr.count("raise RuntimeError") == 1, "the original traceback, once"
+    assert "the simulator is out of fuel" in failed.stderr
+
+
+def children_of(process):
+    try:
+        return psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopping_saves_and_leaves_nothing_behind(number, folder):
+    arguments = ["my_toy", "-o", "OUT", "-m", "2", "--config_kwargs", '{"stage_steps": [100000000], "save_interval": 0}']
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "allenact" / "main.py"), *arguments],
+        cwd=folder,
+        stderr=open(folder / "log", "w"),  # noqa: SIM115 - lives as long as the process
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while "TRAIN:" not in (folder / "log").read_text():
+        assert time.monotonic() < deadline, (folder / "log").read_text()
+        time.sleep(0.2)
+    descendants = children_of(process)
+    assert descendants
+    os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+    assert process.wait(timeout=10) == 130
+    assert list((folder / "OUT" / "checkpoints").rglob("*.pt")), "a last checkpoint"
+    _, alive = psutil.wait_procs(descendants, timeout=5)
+    assert alive == []
+
+
+def test_nothing_survives_the_runner(folder):
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "allenact" / "main.py"), "my_toy", "-o", "OUT", "-m", "2"]
+        + ["--config_kwargs", '{"stage_steps": [100000000]}'],
+        cwd=folder,
+        stderr=open(folder / "log", "w"),  # noqa: SIM115 - lives as long as the process
+    )
+    deadline = time.monotonic() + 60
+    while "VALID:" not in (folder / "log").read_text():
+        assert time.monotonic() < deadline, (folder / "log").read_text()
+        time.sleep(0.2)
+    descendants = children_of(process)
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(descendants, timeout=10)
+    assert alive == []
+
+
+def test_help_is_quick():
+    start = time.monotonic()
+    shown = subprocess.run(
+        [sys.executable, str(ROOT / "allenact" / "main.py"), "--help"], capture_output=True, text=True, cwd="/"
+    )
+    assert time.monotonic() - start < 5  # a second on an idle machine
+    assert shown.returncode == 0
+    for flag in ("--eval", "--config_kwargs", "--output_dir", "--max_sampler_processes_per_worker", "--sampler_backend"):
+        assert flag in shown.stdout
+    imported = subprocess.run(
+        [sys.executable, "-c", "import allenact.main, sys; print('torch' in sys.modules)"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert imported.stdout.strip() == "False"
