@@ -101,6 +101,8 @@ class EpisodeRecorder:
             try:
                 self._record_view(view, vector_tasks)
             except Exception as error:
+                if vector_tasks.is_closed:
+                    raise  # there is nothing left to go on with
                 view.works = False
                 self._report(_explain(view.source, error))
 

@@ -44,7 +44,8 @@ class VizSuite:
 
     Args:
         episode_ids: ids of the episodes to show: a list makes one page, a list of lists makes pages; None
-            shows all, in the order of the tasks. Ids must be unique within an evaluation.
+            shows all, in the order of the tasks (a 1000-step episode with pictures takes some 30 MB until it is drawn).
+            Ids must be unique within an evaluation.
         path_to_id: where the metrics of a task hold the episode's id; tasks return their `task_info` in
             `metrics()`.
         mode: first part of the tags of what is drawn.
@@ -78,6 +79,7 @@ class VizSuite:
                 force=force_episodes_and_max_episodes_in_group,
             )
         self._recorder = EpisodeRecorder(self.viz, path_to_id)
+        self._recording_failed = False
 
     def collect(
         self,
@@ -94,6 +96,8 @@ class VizSuite:
             rollout: the rollout storage, after the last step was added.
             actor_critic: the model's output for that step.
         """
+        if self._recording_failed:
+            return
         try:
             if rollout is not None or actor_critic is not None:
                 self._recorder.record_decisions(rollout, alive, actor_critic)
@@ -101,7 +105,10 @@ class VizSuite:
                 active = range(vector_task.num_unpaused_tasks) if alive is None else alive
                 self._recorder.record_views(vector_task, active)
         except Exception:
-            get_logger().exception("Recording an episode failed; visualisations may be incomplete.")
+            if vector_task is not None and vector_task.is_closed:
+                raise  # a worker process died: the evaluation cannot go on, and this says why
+            self._recording_failed = True
+            get_logger().exception("Recording the episodes failed; from here on there are no visualisations.")
 
     def empty(self) -> bool:
         """Whether nothing has been recorded."""

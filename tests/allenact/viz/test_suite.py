@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import VectorTasks
+from allenact.errors import TaskWorkerError
 from allenact.pipeline.builder import Builder
 from allenact.utils.rendering import RenderingUnavailable
 from allenact.utils.video_utils import SummaryWriter
@@ -150,6 +152,25 @@ def test_evaluation_goes_on_when_rendering_fails(play, picture_task, caplog):
     (warning,) = [record.message for record in caplog.records if "No pictures" in record.message]
     assert "apt-get install -y libegl1" in warning
     assert all(LOG_PROBS in step for step in data["a0"])
+
+
+def test_error_that_closed_the_samplers_is_not_hidden(play, monkeypatch):
+    def render_and_die(tasks, mode):
+        tasks.close()
+        raise TaskWorkerError("worker 0 died")
+
+    monkeypatch.setattr(VectorTasks, "render", render_and_die)
+    with pytest.raises(TaskWorkerError, match="worker 0 died"):
+        play(VizSuite(view=AgentViewViz()))
+
+
+def test_any_other_failure_is_reported_once(play, caplog):
+    suite = VizSuite(view=AgentViewViz())
+    suite._recorder.record_views = lambda *args: 1 / 0
+    metrics, data = play(suite)
+    assert len(metrics) == 3
+    assert data == {}
+    assert caplog.text.count("Recording the episodes failed") == 1
 
 
 def test_tiled_picture_needs_a_single_sampler(play, caplog):
