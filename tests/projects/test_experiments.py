@@ -56,7 +56,7 @@ def act(model, observations):
     """One sampled action of a model for one observation dict, as the task takes it."""
     inputs = {uuid: torch.as_tensor(value)[None, None] for uuid, value in observations.items()}  # [1, 1, O]
     output, _ = model(observations=inputs, memory=None, prev_actions=None, masks=torch.ones(1, 1, 1))
-    flat = spaces_utils.flatten(model.action_space, output.distributions.sample())[0]  # [1, A]
+    flat = spaces_utils.flatten(model.action_space, output.distributions.sample())  # [1, 1, A]
     return spaces_utils.action_list(model.action_space, flat)[0]
 
 
