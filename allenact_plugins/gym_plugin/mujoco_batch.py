@@ -122,7 +122,10 @@ class MuJoCoTaskBatch(TaskBatch):
 
     def state_dict(self) -> list[dict[str, Any] | None]:
         """Returns the state of each sampler and its task; they are those the samplers would give on their own."""
-        return [sampler.state_dict(self.task(index)) for index, sampler in enumerate(self.samplers)]
+        return [
+            None if self._tasks[index] is None else sampler.state_dict(self.task(index))
+            for index, sampler in enumerate(self.samplers)
+        ]
 
     def load_state_dict(self, states: Sequence[dict[str, Any] | None]) -> None:
         """Restores what `state_dict` returned; samplers whose state is None keep their current task."""

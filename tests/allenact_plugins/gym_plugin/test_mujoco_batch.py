@@ -1,0 +1,280 @@
+"""Batched samplers against the same samplers one by one: every number, every episode, every state."""
+
+import numpy as np
+import pytest
+import torch
+
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.batched import BatchedVectorTasks
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.single_process import SingleProcessVectorSampledTasks
+from allenact.base_abstractions.sensor import Sensor, SensorSuite
+from allenact.errors import TaskError
+from allenact_plugins.gym_plugin.gym_sensors import GymMuJoCoSensor
+from allenact_plugins.gym_plugin.gym_tasks import GymContinuousTask, GymTaskSampler
+from allenact_plugins.gym_plugin.mujoco_batch import MuJoCoTaskBatch, batch_obstacle
+
+
+def samplers(env_id, count=4, first_seed=0, **kwargs):
+    sensors = [GymMuJoCoSensor(env_id, uuid="state")]
+    return [GymTaskSampler(env_id, sensors=sensors, seed=first_seed + i, **kwargs) for i in range(count)]
+
+
+def serial_tasks(env_id, **kwargs):
+    return SingleProcessVectorSampledTasks.from_samplers(samplers(env_id, **kwargs))
+
+
+def batched_tasks(env_id, num_threads=2, **kwargs):
+    batch = GymTaskSampler.make_batch(samplers(env_id, **kwargs), num_threads)
+    assert isinstance(batch, MuJoCoTaskBatch)
+    return BatchedVectorTasks(batch)
+
+
+def actions_for(tasks, seed=0):
+    """Yields [N, A] float32 actions for the samplers that are active at that time."""
+    rng = np.random.default_rng(seed)
+    size = tasks.action_space.shape[0]
+    while True:
+        yield torch.from_numpy(rng.normal(scale=0.8, size=(tasks.num_unpaused_tasks, size)).astype(np.float32))
+
+
+def assert_same_step(one, other):
+    for field in ("observations", "rewards", "dones", "truncated", "final_observations", "episodes", "exhausted"):
+        first, second = getattr(one, field), getattr(other, field)
+        np.testing.assert_equal(first, second, err_msg=field)
+    assert one.observations["state"].dtype == other.observations["state"].dtype == np.float32
+    assert one.rewards.dtype == other.rewards.dtype == np.float32
+
+
+@pytest.mark.parametrize("num_threads", [1, 2])
+@pytest.mark.parametrize(
+    ("env_id", "limit"),
+    [("Ant-v2", 40), ("Hopper-v2", 1000), ("Reacher-v2", 23), ("InvertedDoublePendulum-v2", 7), ("Humanoid-v2", 30)],
+)
+def test_equals_the_serial_samplers(env_id, limit, num_threads):
+    kwargs = {"gym_env_kwargs": {"max_episode_steps": limit}}
+    serial, batched = serial_tasks(env_id, **kwargs), batched_tasks(env_id, num_threads, **kwargs)
+    np.testing.assert_equal(serial.observe(), batched.observe())
+    ends = truncations = 0
+    for _, actions in zip(range(110), actions_for(serial), strict=False):
+        step = batched.step_batch(actions)
+        assert_same_step(serial.step_batch(actions), step)
+        ends += len(step.episodes)
+        truncations += int(step.truncated.sum())
+        assert len(step.final_observations) == step.truncated.sum()
+    assert ends > 4
+    assert env_id == "Hopper-v2" or truncations > 0
+    assert serial.attr("task_info") == batched.attr("task_info")
+    assert serial.call("num_steps_taken") == batched.call("num_steps_taken")
+    assert serial.attr("cumulative_reward") == batched.attr("cumulative_reward")
+    np.testing.assert_equal(serial.call("get_observations"), batched.call("get_observations"))
+
+
+def test_an_end_that_is_also_a_limit_is_not_truncated():
+    """The double pendulum falls in step 6 or so; with the limit there too, falling counts."""
+    free = batched_tasks("InvertedDoublePendulum-v2", count=1)
+    push = torch.ones(1, 1)
+    lengths = []
+    while not lengths:
+        lengths = [episode.metrics["ep_length"] for episode in free.step_batch(push).episodes]
+    kwargs = {"count": 1, "gym_env_kwargs": {"max_episode_steps": lengths[0]}}
+    for tasks in (
+        serial_tasks("InvertedDoublePendulum-v2", **kwargs),
+        batched_tasks("InvertedDoublePendulum-v2", **kwargs),
+    ):
+        for _ in range(lengths[0]):
+            step = tasks.step_batch(push)
+        assert step.dones.tolist() == [True]
+        assert step.truncated.tolist() == [False]
+
+
+def test_paused_and_exhausted_samplers():
+    kwargs = {"max_tasks": 2, "task_seeds_list": [3, 4], "deterministic_sampling": True}
+    serial, batched = serial_tasks("Hopper-v2", **kwargs), batched_tasks("Hopper-v2", **kwargs)
+    num_steps = 0
+    for action in actions_for(serial):
+        step, other = serial.step_batch(action), batched.step_batch(action)
+        for position in step.exhausted:  # their rows are undefined
+            step.observations["state"][position] = other.observations["state"][position] = 0
+        assert_same_step(step, other)
+        for position in reversed(step.exhausted):
+            serial.pause_at(position)
+            batched.pause_at(position)
+        num_steps += 1
+        if serial.num_unpaused_tasks == 0:
+            break
+        assert serial.lengths() == batched.lengths()
+    assert num_steps > 10
+    assert batched.num_unpaused_tasks == 0
+    batched.resume_all()
+    assert batched.state_dict() == [None] * 4  # nothing is being played
+    with pytest.raises(TaskError, match="no task left"):
+        batched.call("metrics")
+    serial.resume_all()
+    for tasks in (serial, batched):
+        tasks.set_seeds(range(4))
+        tasks.reset_all()
+    np.testing.assert_equal(serial.observe(), batched.observe())
+
+
+def test_next_task_abandons_the_current_ones():
+    serial, batched = serial_tasks("Walker2d-v2"), batched_tasks("Walker2d-v2")
+    for action, _ in zip(actions_for(serial), range(5), strict=False):
+        serial.step_batch(action)
+        batched.step_batch(action)
+    np.testing.assert_equal(serial.next_task(force_advance_scene=True), batched.next_task(force_advance_scene=True))
+    assert batched.call("num_steps_taken") == [0] * 4
+
+
+def assert_plain(state):
+    """States may consist of these types only."""
+    if isinstance(state, dict | list | tuple):
+        for child in state.values() if isinstance(state, dict) else state:
+            assert_plain(child)
+    else:
+        assert type(state) in (str, bytes, int, float, bool, type(None), np.ndarray), type(state)
+
+
+def converted(state, kind, function):
+    """Returns a copy of a nested state in which `function` has been applied to all values of type `kind`."""
+    if isinstance(state, dict):
+        return {name: converted(child, kind, function) for name, child in state.items()}
+    if isinstance(state, list):
+        return [converted(child, kind, function) for child in state]
+    return function(state) if isinstance(state, kind) else state
+
+
+def as_tensors(state):
+    return converted(state, np.ndarray, torch.from_numpy)
+
+
+def as_arrays(state):
+    return converted(state, torch.Tensor, torch.Tensor.numpy)
+
+
+@pytest.mark.parametrize("saver", [serial_tasks, batched_tasks])
+@pytest.mark.parametrize("restorer", [serial_tasks, batched_tasks])
+@pytest.mark.parametrize("env_id", ["Ant-v2", "Hopper-v2", "Reacher-v2"])
+def test_a_restored_run_equals_the_uninterrupted_one(env_id, saver, restorer, tmp_path):
+    kwargs = {"gym_env_kwargs": {"max_episode_steps": 25}}
+    whole = saver(env_id, **kwargs)
+    actions = actions_for(whole)
+    for _ in range(40):
+        whole.step_batch(next(actions))
+    states = whole.state_dict()
+    assert_plain(states)
+    torch.save(as_tensors(states), tmp_path / "states.pt")  # they end up in a checkpoint
+
+    restored = restorer(env_id, first_seed=77, **kwargs)
+    for _ in range(3):
+        restored.step_batch(next(actions_for(restored)))
+    loaded = as_arrays(torch.load(tmp_path / "states.pt", weights_only=True))
+    assert restored.load_state_dict(loaded) == []
+    np.testing.assert_equal(restored.observe(), whole.observe())
+    np.testing.assert_equal(restored.state_dict(), states)
+    for _ in range(60):
+        action = next(actions)
+        assert_same_step(whole.step_batch(action), restored.step_batch(action))
+
+
+def test_samplers_without_a_state_restart():
+    tasks = batched_tasks("Hopper-v2")
+    states = tasks.state_dict()
+    for action, _ in zip(actions_for(tasks), range(3), strict=False):
+        tasks.step_batch(action)
+    assert tasks.load_state_dict([states[0], None, states[2], None]) == [1, 3]
+    assert tasks.call("num_steps_taken") == [0] * 4
+
+
+class FinalHeightSensor(Sensor):
+    """What a callback might want to know of a finished task."""
+
+    def __init__(self):
+        super().__init__("final", None)
+
+    def get_observation(self, env, task, *args, **kwargs):
+        return [task.num_steps_taken(), task.is_done(), float(env.current_observation[0])]
+
+
+def test_callback_sensors_see_the_finished_task():
+    suite = SensorSuite.__new__(SensorSuite)  # the sensor has no space, and needs none here
+    suite.sensors = {"final": FinalHeightSensor()}
+    serial = SingleProcessVectorSampledTasks.from_samplers(samplers("Hopper-v2"), callback_sensor_suite=suite)
+    batched = batched_tasks("Hopper-v2")
+    batched.batch.callback_suite = suite
+    num_ends = 0
+    for action, _ in zip(actions_for(serial), range(80), strict=False):
+        expected, step = serial.step_batch(action), batched.step_batch(action)
+        assert_same_step(expected, step)
+        for episode in step.episodes:
+            assert episode.callback_data["final"][:2] == [episode.metrics["ep_length"], True]
+            num_ends += 1
+    assert num_ends > 2
+
+
+def test_an_unstable_simulation_ends_its_episode_only():
+    serial, batched = serial_tasks("Ant-v2"), batched_tasks("Ant-v2")
+    actions = torch.zeros(4, 8)
+    actions[2] = float("nan")
+    step = batched.step_batch(actions)
+    assert_same_step(serial.step_batch(actions), step)
+    assert step.dones.tolist() == [False, False, True, False]
+    assert step.truncated.tolist() == [False] * 4
+    assert step.rewards[2] == 0
+    assert np.isfinite(step.observations["state"]).all()
+    assert batched.batch.simulations.num_unstable == 1
+
+
+def test_rendering_one_of_many():
+    from allenact.utils.rendering import RenderingUnavailable
+
+    tasks = batched_tasks("Hopper-v2", count=2, gym_env_kwargs={"width": 32, "height": 32})
+    try:
+        pictures = tasks.render("raw_rgb_list")
+    except RenderingUnavailable as error:
+        pytest.skip(str(error))
+    assert [picture.shape for picture in pictures] == [(32, 32, 3)] * 2
+    tasks.close()
+
+
+class OtherTask(GymContinuousTask):
+    """A user's own class."""
+
+
+class OtherSensor(GymMuJoCoSensor):
+    """A user's own class."""
+
+
+class OtherSampler(GymTaskSampler):
+    """A user's own class."""
+
+
+@pytest.mark.parametrize(
+    ("others", "reason"),
+    [
+        (lambda: samplers("Pendulum-v1", 1), "Pendulum-v1 is not one of the MuJoCo -v2 tasks"),
+        (lambda: samplers("Ant-v2", 1) + samplers("Hopper-v2", 1), "different environments"),
+        (
+            lambda: samplers("Ant-v2", 1) + samplers("Ant-v2", 1, gym_env_kwargs={"contact_forces": "zero"}),
+            "different environments",
+        ),
+        (lambda: samplers("Ant-v2", 1, task_selector=lambda env_id: OtherTask), "OtherTask may do more"),
+        (lambda: [GymTaskSampler("Ant-v2", sensors=[OtherSensor("Ant-v2", "x")])], "not OtherSensor"),
+        (
+            lambda: [GymTaskSampler("Ant-v2", sensors=[GymMuJoCoSensor("Ant-v2", uuid) for uuid in "ab"])],
+            "not GymMuJoCoSensor, GymMuJoCoSensor",
+        ),
+        (
+            lambda: [GymTaskSampler("Ant-v2", sensors=[GymMuJoCoSensor("Ant-v2", uuid)]) for uuid in "ab"],
+            "different uuids",
+        ),
+        (lambda: [OtherSampler("Ant-v2")], "OtherSampler may do more"),
+    ],
+)
+def test_what_cannot_be_batched(others, reason, caplog):
+    refused = others()
+    assert reason in batch_obstacle(refused)
+    assert GymTaskSampler.make_batch(refused, 1) is None
+    assert reason in caplog.text
+
+
+def test_description():
+    assert batched_tasks("Ant-v2", 2).description == "one MuJoCo batch of 4 x Ant-v2 on 2 thread(s)"
