@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.batched import BatchedVectorTasks
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.factory import make_vector_tasks
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.single_process import SingleProcessVectorSampledTasks
 from allenact.base_abstractions.sensor import Sensor, SensorSuite
 from allenact.errors import TaskError
@@ -278,3 +279,28 @@ def test_what_cannot_be_batched(others, reason, caplog):
 
 def test_description():
     assert batched_tasks("Ant-v2", 2).description == "one MuJoCo batch of 4 x Ant-v2 on 2 thread(s)"
+
+
+def make_hopper_sampler(seed, **kwargs):
+    return samplers("Hopper-v2", 1, seed)[0]
+
+
+def test_worker_processes_give_the_same_numbers():
+    arguments = [{"seed": seed} for seed in range(3)]
+    backends = {"serial": {}, "batched": {"num_threads": 2}, "process": {"max_processes": 2}}
+    vectors = [
+        make_vector_tasks(make_hopper_sampler, arguments, action_space=None, backend=backend, **kwargs)
+        for backend, kwargs in backends.items()
+    ]
+    try:
+        assert isinstance(vectors[1], BatchedVectorTasks)
+        num_ends = 0
+        for action, _ in zip(actions_for(vectors[0]), range(60), strict=False):
+            expected, *others = (tasks.step_batch(action) for tasks in vectors)
+            for step in others:
+                assert_same_step(expected, step)
+            num_ends += len(expected.episodes)
+        assert num_ends > 3
+    finally:
+        for tasks in vectors:
+            tasks.close()
