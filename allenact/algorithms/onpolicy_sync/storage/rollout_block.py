@@ -363,7 +363,7 @@ def _take_samplers(rows: torch.Tensor, group: slice) -> torch.Tensor:
 
 
 def _take_steps(rows: torch.Tensor, picked: torch.Tensor) -> torch.Tensor:
-    return rows.flatten(0, 1)[picked].unsqueeze(0)  # [1, B, ...]
+    return rows.flatten(0, 1).index_select(0, picked).unsqueeze(0)  # [1, B, ...]
 
 
 def _clone(memory: Memory) -> Memory:
