@@ -237,6 +237,8 @@ class VectorSampledTasks(ListVectorTasks):
 
     def wait_step(self) -> list[RLStepResult]:
         """Waits for the results of the step that `async_step` started."""
+        if not self._pool.is_busy:
+            raise RuntimeError("wait_step() needs an async_step() before it")
         return self._receive_answers()
 
     def run_commands(self, positions: Sequence[int], commands: Sequence[str], data: Sequence[Any]) -> list[Any]:

@@ -152,10 +152,10 @@ class StepArrays:
         for path, key, is_flat, array, shape, dtype in self._rows:
             try:
                 value = observation[key] if is_flat else _entry(observation, path)
-            except KeyError:
+                if not isinstance(value, np.ndarray):
+                    value = as_array(value)
+            except (KeyError, TypeError, ValueError):
                 raise layout_error(self.layout, layout_of(observation), sampler) from None
-            if not isinstance(value, np.ndarray):
-                value = as_array(value)
             if value.shape != shape or value.dtype != dtype:
                 raise layout_error(self.layout, layout_of(observation), sampler)
             array[row] = value

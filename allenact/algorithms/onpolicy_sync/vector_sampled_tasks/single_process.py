@@ -216,6 +216,8 @@ class SingleProcessVectorSampledTasks(ListVectorTasks):
 
     def async_step(self, actions: Sequence[Any]) -> None:
         """Takes the step at once; `wait_step` returns the results."""
+        if self._results is not None:
+            raise RuntimeError("wait_step() has to come before the next async_step()")
         self._results = self.command(protocol.STEP_COMMAND, actions)
 
     def wait_step(self) -> list[RLStepResult]:

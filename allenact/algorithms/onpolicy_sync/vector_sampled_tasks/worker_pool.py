@@ -73,6 +73,11 @@ class WorkerPool:
         self._pending[len(self._processes)] = "start"
         self._processes.append(process)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether workers still have to answer."""
+        return bool(self._pending)
+
     def receive_first(self) -> dict[int, Any]:
         """Returns what each worker says when its samplers are built."""
         return self.receive(FIRST_REPLY_FACTOR)
@@ -90,7 +95,10 @@ class WorkerPool:
             descriptor: a file descriptor to hand to each of them.
         """
         if self._pending:
-            raise RuntimeError(f"sampler workers have not answered yet: {self._pending}; a step was interrupted")
+            raise RuntimeError(
+                f"sampler workers have not answered yet: {self._pending}. wait_step() has to come first; if a call was"
+                " interrupted, close these samplers and make new ones"
+            )
         self._sent_at = time.monotonic()
         for worker, request in requests.items():
             self._pending[worker], _ = request

@@ -1,0 +1,46 @@
+"""Every test here must leave no process, file descriptor or shared memory file behind."""
+
+import gc
+import os
+import time
+from multiprocessing import forkserver, resource_tracker
+
+import psutil
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _stdlib_helpers():
+    """Starts what the standard library keeps until this process ends, so that it does not count as left behind."""
+    resource_tracker.ensure_running()
+
+
+@pytest.fixture(scope="session")
+def running_forkserver():
+    """The same for the server behind the start method "forkserver"."""
+    forkserver.set_forkserver_preload(["allenact.algorithms.onpolicy_sync.vector_sampled_tasks.worker"])
+    forkserver.ensure_running()
+
+
+def _belongings():
+    """Returns the processes, file descriptors and shared memory files that we have now."""
+    children = {child.pid for child in psutil.Process().children(recursive=True)}
+    descriptors = set()
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            descriptors.add((name, os.readlink(f"/proc/self/fd/{name}")))
+        except OSError:
+            continue  # that of listdir itself
+    return children | descriptors | set(os.listdir("/dev/shm"))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind():
+    before = _belongings()
+    yield
+    if _belongings() - before:
+        gc.collect()
+    deadline = time.monotonic() + 2.0
+    while _belongings() - before and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert _belongings() - before == set()
