@@ -73,6 +73,7 @@ class GymMuJoCoTutorialExperimentConfig(ExperimentConfig):
         save_interval: environment steps between checkpoints; each checkpoint is also validated.
         metric_interval: environment steps between two lines in the log.
         num_eval_tasks: episodes per validation and test.
+        max_video_length: frames recorded of each test episode; -1 for all.
         learning_rate: of Adam, at the start.
     """
 
@@ -87,6 +88,7 @@ class GymMuJoCoTutorialExperimentConfig(ExperimentConfig):
         save_interval: int = 200_000,
         metric_interval: int = 50_000,
         num_eval_tasks: int = 4,
+        max_video_length: int = -1,
         learning_rate: float = 3e-4,
     ) -> None:
         super().__init__()
@@ -98,6 +100,7 @@ class GymMuJoCoTutorialExperimentConfig(ExperimentConfig):
         self.save_interval = save_interval
         self.metric_interval = metric_interval
         self.num_eval_tasks = num_eval_tasks
+        self.max_video_length = max_video_length
         self.learning_rate = learning_rate
 
     """
@@ -205,7 +208,8 @@ class GymMuJoCoTutorialExperimentConfig(ExperimentConfig):
 
     Eight ants train, one is validated beside them. No `devices` means the CPU, which for networks of this
     size is also the fastest place. In test mode a visualiser records each episode; the video appears in
-    TensorBoard under "Images", as `test/episode_vid_group0`.
+    TensorBoard under "Images", as `test/episode_vid_group0`. Drawing
+    takes longer than simulating; `max_video_length` limits it.
     """
 
     def machine_params(self, mode: str = "train", **kwargs: Any) -> dict[str, Any]:
@@ -216,6 +220,7 @@ class GymMuJoCoTutorialExperimentConfig(ExperimentConfig):
                 video=AgentViewViz(
                     label="episode_vid",
                     max_clip_length=400,
+                    max_video_length=self.max_video_length,
                     vector_task_source=("render", {"mode": "rgb_array"}),
                     fps=30,
                 ),
@@ -268,9 +273,10 @@ class GymMuJoCoTutorialExperimentConfig(ExperimentConfig):
 """
 ## What to expect
 
-Each step pays 1 for staying at a sensible height. Exploration costs about as much: noise of standard
-deviation 0.5 on eight motors is charged 0.5 * 8 * 0.5² = 1 per step on average, however well the ant walks.
-So `train-metrics/reward` starts near or below zero and keeps that handicap for ever, while
+Each step pays 1 for staying at a sensible height, so an ant that stands still for 1000 steps earns 1000: do
+not be impressed by a `valid-metrics/reward` of that size. Exploration costs as much as standing pays: noise
+of standard deviation 0.5 on eight motors is charged 0.5 * 8 * 0.5² = 1 per step on average, however well the
+ant walks. So `train-metrics/reward` starts near zero and keeps that handicap for ever, while
 `valid-metrics/reward`, played without noise because of `-e`, does not have it. The second one is the number
 to compare.
 

@@ -52,6 +52,7 @@ class GymTutorialExperimentConfig(ExperimentConfig):
         save_interval: environment steps between checkpoints; each checkpoint is also validated.
         metric_interval: environment steps between two lines in the log.
         num_eval_tasks: episodes per validation and test.
+        max_video_length: frames recorded of each test episode; -1 for all.
         learning_rate: of Adam, at the start.
     """
 
@@ -65,6 +66,7 @@ class GymTutorialExperimentConfig(ExperimentConfig):
         save_interval: int = 200_000,
         metric_interval: int = 50_000,
         num_eval_tasks: int = 3,
+        max_video_length: int = -1,
         learning_rate: float = 1e-3,
     ) -> None:
         super().__init__()
@@ -75,6 +77,7 @@ class GymTutorialExperimentConfig(ExperimentConfig):
         self.save_interval = save_interval
         self.metric_interval = metric_interval
         self.num_eval_tasks = num_eval_tasks
+        self.max_video_length = max_video_length
         self.learning_rate = learning_rate
 
     @classmethod
@@ -162,6 +165,7 @@ class GymTutorialExperimentConfig(ExperimentConfig):
                 video=AgentViewViz(
                     label="episode_vid",
                     max_clip_length=400,
+                    max_video_length=self.max_video_length,
                     vector_task_source=("render", {"mode": "rgb_array"}),
                     fps=30,
                 ),

@@ -228,7 +228,7 @@ class MiniGridTutorialExperimentConfig(ExperimentConfig):
 
     def training_pipeline(self, **kwargs: Any) -> TrainingPipeline:
         return TrainingPipeline(
-            named_losses={"ppo_loss": PPO(**PPOConfig)},
+            named_losses={"ppo_loss": Builder(PPO, default=PPOConfig)},
             pipeline_stages=[PipelineStage(loss_names=["ppo_loss"], max_stage_steps=self.total_steps)],
             optimizer_builder=Builder(optim.Adam, {"lr": self.learning_rate}),
             lr_scheduler_builder=Builder(LambdaLR, {"lr_lambda": LinearDecay(steps=self.total_steps)}),

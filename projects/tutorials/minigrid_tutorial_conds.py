@@ -205,7 +205,7 @@ class MiniGridTutorialCondsExperimentConfig(MiniGridTutorialExperimentConfig):
         return TrainingPipeline(
             named_losses={
                 "imitation_loss": Imitation(cast(ExpertActionSensor, self.SENSORS[1])),
-                "ppo_loss": PPO(**PPOConfig, entropy_method_name="conditional_entropy"),
+                "ppo_loss": Builder(PPO, {"entropy_method_name": "conditional_entropy"}, default=PPOConfig),
             },
             pipeline_stages=[
                 PipelineStage(
