@@ -6,7 +6,11 @@ import os
 import sys
 
 if not __package__:  # run as a file: make `allenact` importable and keep our folders out of the top level
-    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    _root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    if __name__ == "__main__":
+        sys.path[0] = _root
+    elif _root not in sys.path:  # a process started by ours: its search path is ours, nothing in it may be lost
+        sys.path.insert(0, _root)
 
 import argparse
 from collections.abc import Sequence
