@@ -208,8 +208,8 @@ class GymMuJoCoTutorialExperimentConfig(ExperimentConfig):
 
     Eight ants train, one is validated beside them. No `devices` means the CPU, which for networks of this
     size is also the fastest place. In test mode a visualiser records each episode; the video appears in
-    TensorBoard under "Images", as `test/episode_vid_group0`. Drawing
-    takes longer than simulating; `max_video_length` limits it.
+    TensorBoard under "Images", as `test/episode_vid_group0`. Drawing takes longer than simulating;
+    `max_video_length` limits it.
     """
 
     def machine_params(self, mode: str = "train", **kwargs: Any) -> dict[str, Any]:
