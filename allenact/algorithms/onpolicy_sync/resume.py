@@ -11,6 +11,7 @@ from allenact.algorithms.onpolicy_sync.checkpointing import (
     load_scheduler_state,
     scheduler_state,
 )
+from allenact.algorithms.onpolicy_sync.storage import RolloutStorage
 from allenact.utils.seeding import capture_rng_state, checkpoint_seed, restore_rng_state, set_seed, worker_seeds
 from allenact.utils.system import get_logger
 
@@ -115,7 +116,7 @@ def _restore_the_rest(trainer: OnPolicyTrainer, state: TrainingState, restarted:
     storages = {uuid: pipeline.get_storage(uuid) for uuid in saved}
     trainer.initialize_storages(storages)
     for uuid, storage in storages.items():
-        if uuid == pipeline.rollout_storage_uuid and restarted:
+        if isinstance(storage, RolloutStorage) and restarted:
             storage.load_state_dict(saved[uuid], restarted=restarted)
         else:
             storage.load_state_dict(saved[uuid])

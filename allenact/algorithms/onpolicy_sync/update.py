@@ -117,7 +117,9 @@ class PolicyUpdater:
         """Yields the batches of one pass over `storage`."""
         settings = component.training_settings
         if isinstance(storage, MiniBatchStorageMixin):
-            yield from storage.batched_experience_generator(num_mini_batch=settings.num_mini_batch)
+            # Said only where it is not the default, since the storages of plugins need not know the option.
+            over = {} if settings.mini_batches_over == "samplers" else {"mini_batches_over": "steps"}
+            yield from storage.batched_experience_generator(num_mini_batch=settings.num_mini_batch, **over)
         elif isinstance(storage, StreamingStorageMixin):
             batch = self._next_streamed(stage, component, storage)
             if batch is not None:

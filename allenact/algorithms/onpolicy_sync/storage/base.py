@@ -106,6 +106,15 @@ class RolloutStorage(ExperienceStorage):
     def reserve(self, num_steps: int) -> None:
         """Announces the length of the rollouts, so that memory can be set aside."""
 
+    def load_state_dict(self, state: Mapping[str, Any], restarted: Sequence[int] = ()) -> None:
+        """Restores what `state_dict` returned. Called after `initialize`.
+
+        Args:
+            state: what `state_dict` returned.
+            restarted: samplers that could not be restored and begin a new episode instead.
+        """
+        super().load_state_dict(state)
+
 
 class MiniBatchStorageMixin(abc.ABC):
     """A storage whose data are cut into mini-batches on each pass."""
