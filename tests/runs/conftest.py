@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -46,7 +47,9 @@ def train(tmp_path):
             else:
                 result.packages.append(message)
 
-        engine_kwargs = {k: kwargs.pop(k) for k in ("max_sampler_processes", "try_restart_after_task_error") if k in kwargs}
+        engine_kwargs = {
+            k: kwargs.pop(k) for k in ("max_sampler_processes", "try_restart_after_task_error") if k in kwargs
+        }
         trainer = OnPolicyTrainer(
             config,
             seed=seed,
@@ -90,6 +93,8 @@ def assert_same_state(a: Any, b: Any, path: str = "state") -> None:
             assert_same_state(x, y, f"{path}[{index}]")
     elif isinstance(a, torch.Tensor):
         assert torch.equal(a, b), path
+    elif isinstance(a, np.ndarray):
+        np.testing.assert_array_equal(a, b, err_msg=path)
     else:
         assert a == b, path
 

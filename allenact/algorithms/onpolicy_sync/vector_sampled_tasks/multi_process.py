@@ -137,6 +137,11 @@ class VectorSampledTasks(ListVectorTasks):
         """The multiprocessing context of the workers."""
         return self._context
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` has been called, also by a failure."""
+        return self._closed or self._pool.is_closed
+
     # Which worker has which sampler
 
     def _compute_spans(self) -> list[Span]:
@@ -278,7 +283,7 @@ class VectorSampledTasks(ListVectorTasks):
         """Closes the samplers, ends the workers and frees the shared memory. Calling it again does nothing."""
         self._closed = True
         self._arrays = None
-        if hasattr(self, "_pool"):
+        if hasattr(self, "_pool"):  # which it is not if the first worker could not be started
             self._pool.close()
 
 

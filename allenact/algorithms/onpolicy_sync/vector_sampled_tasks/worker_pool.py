@@ -74,6 +74,11 @@ class WorkerPool:
         self._processes.append(process)
 
     @property
+    def is_closed(self) -> bool:
+        """Whether the workers have been stopped, by `close` or after a failure."""
+        return self._closed
+
+    @property
     def is_busy(self) -> bool:
         """Whether workers still have to answer."""
         return bool(self._pending)
@@ -94,6 +99,8 @@ class WorkerPool:
             requests: worker -> request.
             descriptor: a file descriptor to hand to each of them.
         """
+        if self._closed:
+            raise TaskWorkerError("these sampler workers have been closed.", do="make new ones after a failure.")
         if self._pending:
             raise RuntimeError(
                 f"sampler workers have not answered yet: {self._pending}. wait_step() has to come first; if a call was"
@@ -123,7 +130,7 @@ class WorkerPool:
             waiting = {self._connections[worker]: worker for worker in self._pending}
             ready = wait(list(waiting), self._time_left(patience))
             if not ready:
-                self._fail_late(min(self._pending))
+                self._fail_late()
             for connection in ready:
                 worker = waiting[connection]  # type: ignore[index]  # we gave it connections only
                 try:
@@ -166,21 +173,21 @@ class WorkerPool:
             f"exit code {code}" + (", killed by a signal" if code is not None and code < 0 else ""),
             "-9 is usually memory: try fewer samplers (nprocesses). --sampler_backend serial shows other causes in"
             " this process.",
-        )
+        ) from None
 
-    def _fail_late(self, worker: int) -> Never:
-        """Raises for a worker that did not answer in time; it first says on the standard error where it hangs."""
-        method = self._pending[worker]
+    def _fail_late(self) -> Never:
+        """Raises for workers that did not answer in time, after they have said on stderr where they hang."""
+        late, method = list(self._pending), next(iter(self._pending.values()))
         elapsed = time.monotonic() - self._sent_at
-        process = self._processes[worker]
-        with contextlib.suppress(ProcessLookupError):
-            if process.pid is not None and method != "start":  # a starting process may not yet know the signal
-                os.kill(process.pid, DUMP_TRACEBACK_SIGNAL)
-                process.join(0.1)
-        process.kill()
+        for worker in late:
+            with contextlib.suppress(ProcessLookupError):
+                if method != "start":  # a starting process may not know the signal yet
+                    os.kill(self._processes[worker].pid or 0, DUMP_TRACEBACK_SIGNAL)
+                    self._processes[worker].join(0.1)
+            self._processes[worker].kill()
         self.close()
         raise TaskWorkerError(
-            f'{self._name(worker)} did not answer "{method}" in time.',
+            f'{", ".join(self._name(worker) for worker in late)} did not answer "{method}" in time.',
             f"{elapsed:.1f} seconds elapsed, read_timeout={self._read_timeout:g} seconds"
             + (f" (times {FIRST_REPLY_FACTOR} for the first reply)" if method == "start" else ""),
             "where it hangs is printed above; a slow environment needs a larger read_timeout.",
