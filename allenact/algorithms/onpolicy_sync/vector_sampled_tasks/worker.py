@@ -67,7 +67,7 @@ def run_worker(connection: Connection, spec: WorkerSpec | bytes) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     faulthandler.register(DUMP_TRACEBACK_SIGNAL, all_threads=True)
     torch.set_num_threads(1)  # the samplers' processes already share the cores
-    for end in []:
+    for end in list(trainer_ends):
         end.close()
     try:
         tasks = _build(spec)

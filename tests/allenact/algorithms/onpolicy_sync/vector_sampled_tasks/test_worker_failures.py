@@ -1,0 +1,268 @@
+"""Failures in sampler processes: named, with the original traceback once, and nothing left behind (see conftest)."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+import torch
+
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import VectorSampledTasks, worker_pool
+from allenact.errors import ExperimentConfigError, TaskWorkerError, UnknownEnvironmentError
+from allenact.testing.tasks import CopyTask, ToyTaskSampler
+
+
+def no_problem():
+    pass
+
+
+def raise_error():
+    raise ZeroDivisionError("the wheel came off")
+
+
+def raise_own_error():
+    raise UnknownEnvironmentError('no gym environment is called "Antv-2".')
+
+
+def kill_itself():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def leave():
+    os._exit(3)
+
+
+def hang():
+    time.sleep(60)
+
+
+def hang_stubbornly():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    hang()
+
+
+class TroubledTask(CopyTask):
+    """Makes its sampler's trouble in the step or in the metrics."""
+
+    def _step(self, action):
+        self.env.trouble("step")
+        return super()._step(action)
+
+    def metrics(self):
+        self.env.trouble("metrics")
+        return {**super().metrics(), "unsendable": self.env.unsendable}
+
+
+class TroubledSampler(ToyTaskSampler):
+    """Calls `problem` where `place` says."""
+
+    def __init__(self, place="", problem=no_problem, unsendable=None, mp_ctx=None, **kwargs):
+        self.place, self.problem = place, problem
+        self.trouble("constructor")
+        super().__init__(TroubledTask, max_steps=4, **kwargs)
+        self.world.trouble = self.trouble
+        self.world.unsendable = unsendable
+
+    def trouble(self, place):
+        if place == self.place:
+            self.problem()
+
+    def next_task(self, force_advance_scene=False):
+        if force_advance_scene:
+            self.trouble("next_task")
+        return super().next_task(force_advance_scene)
+
+    def reset(self):
+        self.trouble("reset")
+        super().reset()
+
+    def set_seed(self, seed):
+        self.trouble("set_seed")
+        super().set_seed(seed)
+
+    def close(self):
+        self.trouble("close")
+
+
+def start(place="", problem=no_problem, n=4, processes=2, **kwargs):
+    """Starts samplers in worker processes; the one before the last has the problem."""
+    args = [{} for _ in range(n)]
+    args[n - 2] = {"place": place, "problem": problem}
+    kwargs = {"multiprocessing_start_method": "fork", "should_log": False, **kwargs}
+    return VectorSampledTasks(TroubledSampler, args, max_processes=processes, **kwargs)
+
+
+def use(tasks):
+    """Calls everything that can meet trouble."""
+    tasks.observe()
+    for _ in range(4):
+        tasks.step_batch(torch.zeros(tasks.num_unpaused_tasks, 1))
+    tasks.next_task(force_advance_scene=True)
+    tasks.set_seeds([1] * tasks.num_unpaused_tasks)
+    tasks.reset_all()
+
+
+def pid_of(tasks, worker):
+    return tasks._pool._processes[worker].pid
+
+
+PLACES = {"step": "step_rows", "metrics": "step_rows", "next_task": "run_commands", "reset": "run_commands"}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_exceptions_are_shown_once(place):
+    tasks = start(place, raise_error)
+    with pytest.raises(TaskWorkerError) as caught:
+        use(tasks)
+    text = str(caught.value)
+    assert f'worker 1 (samplers 2 to 3) raised while answering "{PLACES[place]}"' in text
+    assert text.count("Traceback (most recent call last)") == 1
+    assert text.count("ZeroDivisionError: the wheel came off") == 1
+    assert f'trouble("{place}")' in text  # the line of the task or sampler
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+    assert tasks.is_closed
+    with pytest.raises(TaskWorkerError, match="have been closed"):
+        tasks.observe()
+
+
+def test_exception_in_the_constructor():
+    with pytest.raises(TaskWorkerError, match='worker 1 .* raised while answering "start"') as caught:
+        start("constructor", raise_error)
+    assert "the wheel came off" in str(caught.value)
+
+
+def test_errors_that_explain_themselves_stay_themselves():
+    with pytest.raises(UnknownEnvironmentError, match="Antv-2") as caught:
+        start("constructor", raise_own_error)
+    assert "In worker 1 (samplers 2 to 3)" in caught.value.__notes__[0]
+
+
+def test_answers_that_cannot_be_pickled():
+    tasks = VectorSampledTasks(
+        TroubledSampler, [{"unsendable": lambda: None}], multiprocessing_start_method="fork", should_log=False
+    )
+    with pytest.raises(TaskWorkerError, match="pickle"):
+        use(tasks)
+
+
+@pytest.mark.parametrize("problem", [kill_itself, leave])
+@pytest.mark.parametrize("place", ["constructor", "step"])
+def test_death(place, problem):
+    code = {kill_itself: -9, leave: 3}[problem]
+    method = {"constructor": "start", "step": "step_rows"}[place]
+    with pytest.raises(TaskWorkerError, match=f'samplers 2 to 3. died while answering "{method}"') as caught:
+        use(start(place, problem))
+    assert f"exit code {code}" in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+def test_death_between_two_steps():
+    tasks = start()
+    tasks.observe()
+    os.kill(pid_of(tasks, 0), signal.SIGKILL)
+    with pytest.raises(TaskWorkerError, match=r"worker 0 \(samplers 0 to 1\) died") as caught:
+        use(tasks)
+    assert "exit code -9, killed by a signal" in str(caught.value)
+
+
+@pytest.mark.parametrize("problem", [hang, hang_stubbornly])
+def test_a_worker_that_hangs(problem, capfd):
+    tasks = start("step", problem, read_timeout=0.3)
+    begin = time.monotonic()
+    with pytest.raises(TaskWorkerError, match=r'samplers 2 to 3\) did not answer "step_rows" in time') as caught:
+        use(tasks)
+    assert time.monotonic() - begin < 3.0
+    assert "read_timeout=0.3 seconds" in str(caught.value)
+    assert "in hang" in capfd.readouterr().err  # where it hangs
+
+
+def test_a_worker_that_hangs_at_the_start():
+    with pytest.raises(TaskWorkerError, match="times 5 for the first reply"):
+        start("constructor", hang, read_timeout=0.05)
+
+
+def test_the_first_reply_may_take_longer():
+    with start("constructor", lambda: time.sleep(0.6), read_timeout=0.3) as tasks:
+        assert tasks.num_unpaused_tasks == 4
+
+
+def test_no_timeout():
+    with start("next_task", lambda: time.sleep(0.2), read_timeout=None) as tasks:
+        use(tasks)
+
+
+def test_workers_that_hang_while_closing_are_terminated(monkeypatch):
+    monkeypatch.setattr(worker_pool, "CLOSE_TIMEOUT_S", 0.1)
+    for problem in (hang, hang_stubbornly):
+        begin = time.monotonic()
+        start("close", problem).close()
+        assert time.monotonic() - begin < 3.0
+
+
+def test_interrupting_the_trainer_does_not_hurt_the_workers():
+    with start() as tasks:
+        tasks.observe()
+        os.kill(pid_of(tasks, 0), signal.SIGINT)  # Ctrl-C reaches the whole process group
+        use(tasks)
+
+
+def test_interrupt_while_waiting():
+    """Ctrl-C during a step: the samplers can be closed, and cannot be used with replies still under way."""
+
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+
+    tasks = start("step", lambda: time.sleep(0.5))
+    tasks.observe()
+    previous = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(KeyboardInterrupt):
+            tasks.step_batch(torch.zeros(4, 1))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    with pytest.raises(RuntimeError, match="interrupted"):
+        tasks.observe()
+    tasks.close()
+
+
+def test_what_cannot_be_pickled_is_said_before_anything_starts():
+    with pytest.raises(ExperimentConfigError, match="cannot be pickled"):
+        VectorSampledTasks(lambda **kwargs: None, [{}], multiprocessing_start_method="spawn", should_log=False)
+
+
+KILLED_TRAINER = """
+import os, signal, sys
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import VectorSampledTasks
+from allenact.testing.tasks import CopyTask, ToyTaskSampler
+
+if __name__ == "__main__":
+    args = [{"task_class": CopyTask}] * 3
+    tasks = [VectorSampledTasks(ToyTaskSampler, args, multiprocessing_start_method="fork", max_processes=2,
+                                should_log=False) for _ in range(2)]
+    print(*[process.pid for t in tasks for process in t._pool._processes], flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_workers_end_with_a_killed_trainer():
+    """Forked workers inherit each other's pipes, which must not keep them alive."""
+    trainer = subprocess.run([sys.executable, "-c", KILLED_TRAINER], capture_output=True, text=True, timeout=60)
+    pids = [int(pid) for pid in trainer.stdout.split()]
+    assert len(pids) == 4, trainer.stderr
+    deadline = time.monotonic() + 5.0
+    while any(_runs(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not [pid for pid in pids if _runs(pid)]
+
+
+def _runs(pid):
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
