@@ -177,13 +177,23 @@ class ToyExperiment(ExperimentConfig):
         }
 
     def train_task_sampler_args(
-        self, process_ind: int, total_processes: int, devices: Any = None, seeds: Any = None, **kwargs: Any
+        self,
+        process_ind: int,
+        total_processes: int,
+        devices: list[int] | None = None,
+        seeds: list[int] | None = None,
+        deterministic_cudnn: bool = False,
     ) -> dict[str, Any]:
         """Returns the arguments of an endless sampler."""
         return self._sampler_args(process_ind, seeds, None)
 
     def valid_task_sampler_args(
-        self, process_ind: int, total_processes: int, devices: Any = None, seeds: Any = None, **kwargs: Any
+        self,
+        process_ind: int,
+        total_processes: int,
+        devices: list[int] | None = None,
+        seeds: list[int] | None = None,
+        deterministic_cudnn: bool = False,
     ) -> dict[str, Any]:
         """Returns the arguments of a finite sampler."""
         return self._sampler_args(process_ind, seeds, self.num_eval_tasks)
@@ -194,7 +204,7 @@ class ToyExperiment(ExperimentConfig):
 class ToyNormal(torch.distributions.Normal, Distr):
     """A Gaussian of each action dimension."""
 
-    def mode(self) -> torch.Tensor:
+    def mode(self) -> torch.Tensor:  # type: ignore[override]  # a property of torch's, a method of ours
         """Returns the mean."""
         return self.loc
 

@@ -61,7 +61,11 @@ def test_train_then_evaluate(folder):
     assert f"metrics__valid_{start}{256:012d}.json" in os.listdir(metrics)
     lines = [json.loads(line) for line in (metrics / "metrics.jsonl").read_text().splitlines()]
     assert [line["training_steps"] for line in lines if line["mode"] == "train"] == [32 * i for i in range(1, 9)]
-    assert sorted(os.listdir(folder / "OUT" / "used_configs" / "Toy" / start)) == ["config_kwargs.json", "my_toy.py"]
+    assert sorted(os.listdir(folder / "OUT" / "used_configs" / "Toy" / start)) == [
+        "config_kwargs.json",
+        "experiments.py",  # the base class
+        "my_toy.py",
+    ]
     assert any("__train_" in name for name in os.listdir(folder / "OUT" / "tb" / "Toy" / start))
 
     tested = run("my_toy", "-o", "OUT", "-s", "1", "-e", "--eval", "--checkpoint", str(checkpoints), cwd=folder)

@@ -8,6 +8,8 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
+from allenact.algorithms.onpolicy_sync.returns import advantage_stats
+
 _TIMEOUT = timedelta(minutes=30)
 
 
@@ -66,12 +68,7 @@ class WorkerGroup:
         Args:
             advantages: [T, N, 1] of this worker.
         """
-        if self.size == 1:
-            return {"mean": advantages.mean(), "std": advantages.std()}
-        count = self.sum(torch.tensor(float(advantages.numel())))
-        mean = self.sum(advantages.sum()) / count
-        variance = self.sum(((advantages - mean) ** 2).sum()) / (count - 1)
-        return {"mean": mean, "std": variance.sqrt()}
+        return advantage_stats(advantages, self.sum)
 
     def barrier(self) -> None:
         """Waits for all workers."""

@@ -84,7 +84,8 @@ class OnPolicyRLEngine:
             self.preprocessors = self.preprocessors.to(self.device)
             model_kwargs["sensor_preprocessor_graph"] = self.preprocessors
         set_seed(seed)  # every worker builds the same initial weights
-        self.actor_critic: ActorCriticModel[Any] = config.create_model(**model_kwargs).to(self.device)
+        model: Any = config.create_model(**model_kwargs)
+        self.actor_critic: ActorCriticModel[Any] = model.to(self.device)
         self.tracker = Tracker(mode)
         self._vector_tasks: VectorTasks | None = None
 
