@@ -13,9 +13,7 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-_PLUGINS = (
-    "the plugins here are gym_plugin (MuJoCo, Box2D, any gymnasium task), minigrid_plugin and babyai_plugin."
-)
+_PLUGINS = "the plugins here are gym_plugin (MuJoCo, Box2D, any gymnasium task), minigrid_plugin and babyai_plugin."
 _MODELS = "the models here are in allenact.embodiedai.models.basic_models and in the plugins."
 _LOSSES = "the losses here are in allenact.algorithms.onpolicy_sync.losses."
 _SENSORS = "derive from allenact.base_abstractions.sensor.Sensor, or use the sensors of a plugin."

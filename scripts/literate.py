@@ -24,11 +24,7 @@ PAGES = Path("docs/tutorials")
 
 def bare_string(node: ast.stmt) -> str | None:
     """The text of a statement that is nothing but a string, without the indentation around it; else None."""
-    if (
-        isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, str)
-    ):
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
         return inspect.cleandoc(node.value.value)
     return None
 
@@ -71,9 +67,7 @@ def render(source: str, path: Path) -> str:
         rendered = node.end_lineno or node.lineno
     blocks.append(fenced(lines[rendered:]))
 
-    header = (
-        f"<!-- Rendered from {path.as_posix()} by scripts/literate.py: edit that file, not this one. -->\n"
-    )
+    header = f"<!-- Rendered from {path.as_posix()} by scripts/literate.py: edit that file, not this one. -->\n"
     footer = f"---\n\nThis page is [`{path.as_posix()}`](../../{path.as_posix()}), which runs as it stands.\n"
     return "\n".join([header, *(block for block in blocks if block), footer])
 

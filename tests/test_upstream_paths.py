@@ -49,9 +49,7 @@ NAMES = {
         "RLStepResult ActorCriticOutput Memory Loss LossOutput GenericAbstractLoss ModelType "
         "ObservationType DistributionType"
     ),
-    f"{BASE}.distributions": (
-        "Distr CategoricalDistr ConditionalDistr SequentialDistr TeacherForcingDistr AddBias"
-    ),
+    f"{BASE}.distributions": ("Distr CategoricalDistr ConditionalDistr SequentialDistr TeacherForcingDistr AddBias"),
     f"{BASE}.preprocessor": "Preprocessor SensorPreprocessorGraph PreprocessorGraph ObservationSet",
     f"{BASE}.callbacks": "Callback",
     "allenact.embodiedai.models.basic_models": "SimpleCNN RNNStateEncoder LinearActorCritic RNNActorCritic",
@@ -66,9 +64,7 @@ NAMES = {
     "allenact.utils.misc_utils": "prepare_locals_for_super partition_limits",
     "allenact.utils.model_utils": "make_cnn",
     "allenact.utils.multi_agent_viz_utils": "MultiTrajectoryViz",
-    "allenact.utils.spaces_utils": (
-        "flatten unflatten flatdim flatten_space torch_point numpy_point action_list"
-    ),
+    "allenact.utils.spaces_utils": ("flatten unflatten flatdim flatten_space torch_point numpy_point action_list"),
     "allenact.utils.system": "ImportChecker get_logger init_logging find_free_port",
     "allenact.utils.tensor_utils": "ScaleBothSides batch_observations SummaryWriter",
     "allenact.utils.viz_utils": (

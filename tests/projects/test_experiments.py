@@ -36,9 +36,7 @@ def baseline(name: str) -> ExperimentConfig:
     (config_class,) = (
         value
         for value in vars(module).values()
-        if isinstance(value, type)
-        and issubclass(value, ExperimentConfig)
-        and value.__module__ == module.__name__
+        if isinstance(value, type) and issubclass(value, ExperimentConfig) and value.__module__ == module.__name__
     )
     return config_class()
 
@@ -118,9 +116,7 @@ def test_lunar_lander_recipe():
 @pytest.mark.parametrize("name", ["gym_mujoco_tutorial", "gym_tutorial", BASELINES[0]])
 def test_eight_samplers_train_and_one_is_evaluated_and_filmed(name):
     config = experiment(name)
-    params = {
-        mode: MachineParams.instance_from(config.machine_params(mode)) for mode in ("train", "valid", "test")
-    }
+    params = {mode: MachineParams.instance_from(config.machine_params(mode)) for mode in ("train", "valid", "test")}
     assert {mode: list(each.nprocesses) for mode, each in params.items()} == {
         "train": [8],
         "valid": [1],
@@ -135,16 +131,12 @@ def test_eight_samplers_train_and_one_is_evaluated_and_filmed(name):
 def test_ant_model():
     model = GymMuJoCoTutorialExperimentConfig().create_model()
     observations = {"gym_mujoco_data": torch.zeros(1, 2, 111)}  # [T, N, O]
-    output, memory = model(
-        observations=observations, memory=None, prev_actions=None, masks=torch.ones(1, 2, 1)
-    )
+    output, memory = model(observations=observations, memory=None, prev_actions=None, masks=torch.ones(1, 2, 1))
     assert memory is None
     assert output.values.shape == (1, 2, 1)
     assert output.distributions.sample().shape == (1, 2, 8)
     assert torch.equal(output.distributions.stddev, torch.full((1, 2, 8), 0.5))
-    assert [
-        tuple(p.shape) for n, p in model.named_parameters() if n.startswith("actor") and "weight" in n
-    ] == [
+    assert [tuple(p.shape) for n, p in model.named_parameters() if n.startswith("actor") and "weight" in n] == [
         (64, 111),
         (32, 64),
         (8, 32),
@@ -162,9 +154,7 @@ def test_evaluation_plays_fixed_episodes_once_each(mode):
     for _ in range(2):
         sampler = config.make_sampler_fn(**args[0])
         tasks = iter(sampler.next_task, None)
-        starts.append(
-            [torch.as_tensor(task.get_observations()["gym_mujoco_data"]).tolist() for task in tasks]
-        )
+        starts.append([torch.as_tensor(task.get_observations()["gym_mujoco_data"]).tolist() for task in tasks])
         sampler.close()
     assert len(starts[0]) == 4
     assert starts[0] == starts[1]
