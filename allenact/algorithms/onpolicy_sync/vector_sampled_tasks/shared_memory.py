@@ -5,7 +5,6 @@ Row i belongs to sampler i, whichever process runs it: workers write rows, the t
 
 from __future__ import annotations
 
-import errno
 import mmap
 import os
 import tempfile
@@ -227,14 +226,13 @@ def _plan(layout: Layout, num_rows: int) -> tuple[list[tuple[tuple[int, ...], np
 
 
 def create_shared_memory(num_bytes: int) -> int:
-    """Returns the file descriptor of memory that the kernel frees with its last user: no name, nothing to clean up.
+    """Returns the file descriptor of memory that the kernel frees with its last user.
+
+    It has no name, so there is nothing to clean up, whatever happens.
 
     Raises:
-        OSError: there is not enough of it.
+        OSError: it cannot be had.
     """
-    if num_bytes > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
-        # The kernel would not refuse: it would kill processes to make room.
-        raise OSError(errno.ENOMEM, f"{num_bytes:,} bytes of shared memory are more than the machine has")
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("allenact-samplers", os.MFD_CLOEXEC)
     else:
@@ -242,8 +240,6 @@ def create_shared_memory(num_bytes: int) -> int:
             descriptor = os.dup(file.fileno())
     try:
         os.ftruncate(descriptor, num_bytes)
-        if hasattr(os, "posix_fallocate"):  # now rather than as a bus error in the middle of a step
-            os.posix_fallocate(descriptor, 0, num_bytes)
     except OSError:
         os.close(descriptor)
         raise

@@ -130,7 +130,7 @@ def test_exceptions_are_shown_once(place):
 
 
 def test_exception_in_the_constructor():
-    with pytest.raises(TaskWorkerError, match='worker 1 .* raised while answering "start"') as caught:
+    with pytest.raises(TaskWorkerError, match=r'worker 1 .* raised while answering "start"') as caught:
         start("constructor", raise_error)
     assert "the wheel came off" in str(caught.value)
 

@@ -1,0 +1,93 @@
+"""The arrays themselves, and the memory they may lie in."""
+
+import os
+
+import numpy as np
+import pytest
+
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.shared_memory import (
+    StepArrays,
+    copy_observation,
+    create_shared_memory,
+    layout_of,
+    map_shared_memory,
+)
+
+OBSERVATION = {"image": np.arange(6, dtype=np.uint8).reshape(2, 3), "inner": {"x": 1.5, "n": 3}}
+
+
+def shared_arrays(num_rows):
+    layout = layout_of(OBSERVATION)
+    descriptor = create_shared_memory(StepArrays.num_bytes(layout, num_rows))
+    try:
+        return [StepArrays(layout, num_rows, map_shared_memory(descriptor)) for _ in range(2)]
+    finally:
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize("has_memfd", [True, False])
+def test_two_maps_of_the_same_memory(monkeypatch, has_memfd):
+    if not has_memfd:
+        monkeypatch.delattr(os, "memfd_create")
+    writer, reader = shared_arrays(5)
+    writer.rows(2, 4).write(1, OBSERVATION, sampler=3)  # row 3 of all
+    writer.rewards[3] = 0.5
+    writer.dones[4] = True
+    observations, rewards, dones, truncated = reader.select(range(5))
+    assert np.array_equal(observations["image"][3], OBSERVATION["image"])
+    assert observations["inner"]["x"].tolist() == [0, 0, 0, 1.5, 0]
+    assert observations["inner"]["n"].tolist() == [0, 0, 0, 3, 0]
+    assert rewards.tolist() == [0, 0, 0, 0.5, 0]
+    assert dones.tolist() == [False] * 4 + [True]
+    assert not truncated.any()
+
+
+def test_memory_has_no_name():
+    before = set(os.listdir("/dev/shm"))
+    arrays = shared_arrays(100)
+    assert set(os.listdir("/dev/shm")) == before
+    del arrays
+
+
+def test_nothing_stays_open_when_there_is_no_memory(monkeypatch):
+    def refuse(descriptor, size):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(os, "ftruncate", refuse)
+    with pytest.raises(OSError, match="no space left"):
+        create_shared_memory(64)  # the fixture looks for what stays open
+
+
+def test_arrays_are_aligned_and_do_not_overlap():
+    arrays = shared_arrays(7)[0]
+    for number, array in enumerate(arrays._all(), start=1):
+        assert array.ctypes.data % 64 == 0
+        array[...] = number if array.dtype != bool else True
+    assert arrays.observations[0].min() == arrays.observations[0].max() == 1
+    assert arrays.rewards.min() == arrays.rewards.max() == 4
+
+
+def test_selecting_all_rows_copies_nothing():
+    arrays = StepArrays(layout_of(OBSERVATION), 3)
+    observations, rewards, _, _ = arrays.select([0, 1, 2])
+    assert observations["image"] is arrays.observations[0]
+    assert rewards is arrays.rewards
+    arrays.rewards[:] = [1, 2, 3]
+    assert arrays.select([0, 2])[1].tolist() == [1, 3]
+
+
+def test_put_is_the_inverse_of_select():
+    one, two = (StepArrays(layout_of(OBSERVATION), 3) for _ in range(2))
+    for row in range(3):
+        one.write(row, {"image": np.full((2, 3), row, np.uint8), "inner": {"x": row / 2, "n": row}}, row)
+    two.put([2, 0], one.select([0, 1]))
+    assert two.observations[0][:, 0, 0].tolist() == [1, 0, 0]
+    assert two.observations[1].tolist() == [0.5, 0, 0]
+
+
+def test_copies_are_independent():
+    copied = copy_observation(OBSERVATION)
+    assert copied["image"] is not OBSERVATION["image"]
+    assert not np.shares_memory(copied["image"], OBSERVATION["image"])
+    assert copied["inner"]["x"].dtype == np.float32
+    assert copied["inner"]["n"].dtype == np.int64
