@@ -5,6 +5,7 @@ Row i belongs to sampler i, whichever process runs it: workers write rows, the t
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import tempfile
@@ -231,8 +232,11 @@ def create_shared_memory(num_bytes: int) -> int:
     It has no name, so there is nothing to clean up, whatever happens.
 
     Raises:
-        OSError: it cannot be had.
+        OSError: it cannot be had, or is more than the machine has.
     """
+    if num_bytes > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
+        # The kernel would not refuse: it would kill processes to make room.
+        raise OSError(errno.ENOMEM, f"{num_bytes:,} bytes of shared memory are more than the machine has")
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("allenact-samplers", os.MFD_CLOEXEC)
     else:

@@ -49,6 +49,11 @@ def test_memory_has_no_name():
     del arrays
 
 
+def test_too_much_memory_is_refused_at_once():
+    with pytest.raises(OSError, match="more than the machine has"):
+        create_shared_memory(2**60)
+
+
 def test_nothing_stays_open_when_there_is_no_memory(monkeypatch):
     def refuse(descriptor, size):
         raise OSError("no space left on device")
