@@ -278,17 +278,17 @@ class ListVectorTasks(VectorTasks):
         self.command(protocol.SEED_COMMAND, seeds)
 
 
-def common_observation_space(spaces: Sequence[gym.spaces.Dict]) -> gym.spaces.Dict:
-    """Returns the observation space of all samplers.
+def common_observation_space(spaces: Sequence[gym.spaces.Dict], first: int = 0) -> gym.spaces.Dict:
+    """Returns the observation space of all samplers; `first` is the index of the first one, for the message.
 
     Raises:
         DifferentObservationSpacesError: (a NotImplementedError) they have different ones.
     """
-    for sampler, space in enumerate(spaces):
+    for sampler, space in enumerate(spaces, start=first):
         if space != spaces[0]:
             raise DifferentObservationSpacesError(
                 "all task samplers need the same observation space.",
-                f"sampler 0: {spaces[0]}; sampler {sampler}: {space}",
+                f"sampler {first}: {spaces[0]}; sampler {sampler}: {space}",
                 "give all samplers the same sensors.",
             )
     return spaces[0]

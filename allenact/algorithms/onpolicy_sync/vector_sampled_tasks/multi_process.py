@@ -96,21 +96,18 @@ class VectorSampledTasks(ListVectorTasks):
         parts = partition_sequence(args_list, min(max_processes or usable_cores(), len(args_list)))
         with preserve_rng_state():
             seeds = worker_seeds(len(parts), None)  # follow from the run's seed
-        specs, first = [], 0
-        for part, seed in zip(parts, seeds, strict=True):
-            specs.append(
-                WorkerSpec(
-                    make_sampler_fn=make_sampler_fn,
-                    sampler_args=[{"mp_ctx": self._context, **args} for args in part],
-                    callback_suite=callback_suite(callback_sensors),
-                    auto_resample_when_done=auto_resample_when_done,
-                    action_space=action_space,
-                    first_sampler=first,
-                    seed=seed,
-                )
+        self._specs = specs = [
+            WorkerSpec(
+                make_sampler_fn=make_sampler_fn,
+                sampler_args=[{"mp_ctx": self._context, **args} for args in part],
+                callback_suite=callback_suite(callback_sensors),
+                auto_resample_when_done=auto_resample_when_done,
+                action_space=action_space,
+                first_sampler=sum(len(earlier) for earlier in parts[:worker]),
+                seed=seeds[worker],
             )
-            first += len(part)
-        self._specs = specs
+            for worker, part in enumerate(parts)
+        ]
         self.description = (
             f"{self._num_samplers} task sampler(s) in {len(specs)} worker process(es)"
             f" ({self._context.get_start_method()})"
@@ -124,8 +121,7 @@ class VectorSampledTasks(ListVectorTasks):
         try:
             greetings = self._pool.receive_first()
             spaces = [greetings[worker] for worker in range(len(specs))]
-            # a worker compares those of its own samplers
-            self.observation_space = common_observation_space([observation for observation, _ in spaces])
+            self.observation_space = common_observation_space([space for space, actions in spaces for _ in actions])
         except BaseException:
             self.close()
             raise

@@ -97,7 +97,9 @@ class SingleProcessVectorSampledTasks(ListVectorTasks):
                     self._samplers.append(make_sampler_fn(**{"mp_ctx": None, **args}))
             self._tasks = [self._first_task(index) for index in self._active]
             first_tasks = [self._task(index) for index in self._active]
-            self.observation_space = common_observation_space([task.observation_space for task in first_tasks])
+            self.observation_space = common_observation_space(
+                [task.observation_space for task in first_tasks], first_sampler
+            )
             self.action_spaces = [task.action_space for task in first_tasks]
         except BaseException:
             self.close()

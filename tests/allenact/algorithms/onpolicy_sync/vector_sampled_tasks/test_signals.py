@@ -10,9 +10,14 @@ from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import DelaySignalHa
 
 def test_an_interrupt_comes_afterwards():
     done = []
-    with pytest.raises(KeyboardInterrupt), DelaySignalHandling():
-        signal.raise_signal(signal.SIGINT)
-        done.append("the critical part")
+
+    def critical():
+        with DelaySignalHandling():
+            signal.raise_signal(signal.SIGINT)
+            done.append("everything")
+
+    with pytest.raises(KeyboardInterrupt):
+        critical()
     assert done
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 

@@ -378,9 +378,10 @@ def test_a_sampler_without_any_task(make):
 
 @pytest.mark.parametrize("make", [serial, in_processes])
 def test_different_observation_spaces(make):
-    args = [{"task_class": CopyTask, "sensors": [ToySensor(size)]} for size in (4, 4, 3)]
-    with pytest.raises(NotImplementedError, match="same observation space"):
-        make(args)
+    for sizes in ((4, 4, 3), (4, 4, 4, 3)):  # in two processes: between the two, within the second
+        args = [{"task_class": CopyTask, "sensors": [ToySensor(size)]} for size in sizes]
+        with pytest.raises(NotImplementedError, match=f"same observation space(.|\n)*; sampler {len(sizes) - 1}: "):
+            make(args)
 
 
 @pytest.mark.parametrize("make", [serial, in_processes])
