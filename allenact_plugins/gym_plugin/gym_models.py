@@ -85,6 +85,10 @@ class MemorylessActorCritic(ActorCriticModel[GaussianDistr]):
         values = self.critic(observation)  # [T, N, 1]
         return ActorCriticOutput(GaussianDistr(means, self.action_std), values, {}), None
 
+    def action_distribution(self, observations: ObservationType) -> GaussianDistr:
+        """Returns Gaussians over actions [T, N, A] for observations [T, N, O]."""
+        return GaussianDistr(self.actor(observations[self.input_uuid]), self.action_std, validate_args=False)
+
 
 def _check_vector(what: str, space: gym.Space[Any]) -> None:
     if space_kind(space) != "Box" or space.shape is None or len(space.shape) != 1:

@@ -59,14 +59,12 @@ class MuJoCoSimulations:
         self.num_unstable = 0
         self._simulation_error = SimulationError
         self._no_stage = int(mujoco.mjtStage.mjSTAGE_NONE)
-        self._bad_numbers = [  # after these warnings the engine has gone back to the model's defaults
-            int(mujoco.mjtWarning.mjWARN_BADQPOS),
-            int(mujoco.mjtWarning.mjWARN_BADQVEL),
-            int(mujoco.mjtWarning.mjWARN_BADQACC),
-            int(mujoco.mjtWarning.mjWARN_BADCTRL),
-        ]
         self._batch = Batch(task.model, num_simulations, num_threads)
         self._fields = self._bind_fields()
+        # After a warning of bad qpos, qvel, qacc or ctrl (in the enumeration they follow one another) the engine has
+        # gone back to the model's defaults.
+        bad_numbers = slice(int(mujoco.mjtWarning.mjWARN_BADQPOS), int(mujoco.mjtWarning.mjWARN_BADCTRL) + 1)
+        self._bad_numbers = self._batch.warning[:, bad_numbers, 1]  # [N, 4] live: how often each was given
         self._before = np.zeros_like(task.measure(self._fields))  # [N, ...] what the next reward compares with
 
     def __len__(self) -> int:
@@ -96,15 +94,15 @@ class MuJoCoSimulations:
             ids: the n simulations.
         """
         actions = np.asarray(actions, dtype=np.float64)  # [n, A]
-        rows = np.asarray(ids)  # [n]
-        everyone = len(rows) == len(self)
+        everyone = len(ids) == len(self)
+        rows = slice(None) if everyone else np.asarray(ids)  # a slice makes views, which are cheaper than copies
         self._fields.ctrl[rows] = actions
         raised = np.zeros(len(self), dtype=bool)  # [N]
         try:
             self._batch.step(None if everyone else rows, nstep=self.task.frame_skip)
         except self._simulation_error as error:  # the others have made their step
             raised[error.ids] = True
-        warned = (self._batch.warning[rows][:, self._bad_numbers, 1] > 0).any(axis=1)  # [n]
+        warned = self._bad_numbers[rows].any(axis=1)  # [n]
 
         fields = self._fields if everyone else self._fields.rows(rows)
         with np.errstate(all="ignore"):  # absurd actions give absurd numbers; that is what `unstable` is for

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from allenact.algorithms.onpolicy_sync.deferred_collection import collect_deferred, deferrable_storage
 from allenact.errors import NonFiniteError
 from allenact.utils import spaces_utils
 from allenact.utils.tensor_utils import to_device_recursively
@@ -42,6 +43,11 @@ class Decision:
         return Decision(self.flat_actions[keep], self.log_probs[keep], self.values[keep], memory, self.output)
 
 
+def sample_actions(distributions: Any, observations: dict[str, Any]) -> Any:
+    """Samples from the model's distributions."""
+    return distributions.sample()
+
+
 class RolloutCollector:
     """Plays the tasks of one worker and feeds the storages of the current stage.
 
@@ -61,9 +67,7 @@ class RolloutCollector:
         vector_tasks: VectorTasks,
         device: torch.device,
         preprocessors: SensorPreprocessorGraph | None = None,
-        choose_actions: Callable[[Any, dict[str, Any]], Any] = lambda distributions, observations: (
-            distributions.sample()
-        ),
+        choose_actions: Callable[[Any, dict[str, Any]], Any] = sample_actions,
         stop_requested: Callable[[], bool] = lambda: False,
     ) -> None:
         self.actor_critic = actor_critic
@@ -117,25 +121,36 @@ class RolloutCollector:
             NonFiniteError: an observation or reward is NaN or infinite.
             NotImplementedError: a sampler ran out of tasks, which training cannot handle.
         """
-        steps_taken = 0
-        for _ in range(num_steps):
+
+        def step_tasks(flat_actions: torch.Tensor) -> StepBatch:
             if self.stop_requested():
                 raise StopRequested
-            decision = self.act(rollout_storage)
-            batch = self.vector_tasks.step_batch(decision.flat_actions)
+            batch = self.vector_tasks.step_batch(flat_actions)
             if batch.exhausted:
                 raise NotImplementedError(
                     f"Task sampler {batch.exhausted[0]} ran out of tasks during training. Training needs samplers"
                     " without an end: leave max_tasks unset in train_task_sampler_args."
                 )
+            self._episodes.extend(batch.episodes)
+            on_step(len(batch.rewards))
+            return batch
+
+        steps = num_steps * self.vector_tasks.num_unpaused_tasks
+        if self.choose_actions is sample_actions and self.preprocessors is None:
+            storage = deferrable_storage(self.actor_critic, storages)
+            if storage is not None:
+                collect_deferred(
+                    self.actor_critic, storage, step_tasks, num_steps, bootstrap_truncated=bootstrap_truncated
+                )
+                return steps
+        for _ in range(num_steps):
+            decision = self.act(rollout_storage)
+            batch = step_tasks(decision.flat_actions)
             extra = {}
             if bootstrap_truncated and batch.final_observations:
                 extra["truncation_values"] = self.truncation_values(batch, decision)
             self.store(storages, decision, batch, **extra)
-            self._episodes.extend(batch.episodes)
-            steps_taken += len(batch.rewards)
-            on_step(len(batch.rewards))
-        return steps_taken
+        return steps
 
     @torch.no_grad()
     def act(self, rollout_storage: RolloutStorage) -> Decision:
@@ -197,7 +212,7 @@ class RolloutCollector:
 
     def to_model_inputs(self, observations: dict[str, Any]) -> dict[str, Any]:
         """Turns arrays `[N, O...]` into tensors on the device and runs the preprocessors."""
-        tensors = _tensors(observations, self.device)
+        tensors = to_tensors(observations, self.device)
         return tensors if self.preprocessors is None else self.preprocessors.get_observations(tensors)
 
 
@@ -212,9 +227,10 @@ def stack_observations(observations: Sequence[dict[str, Any]]) -> dict[str, Any]
     }
 
 
-def _tensors(value: Any, device: torch.device) -> Any:
+def to_tensors(value: Any, device: torch.device) -> Any:
+    """Turns nested dicts of arrays into nested dicts of tensors on `device`, sharing memory where they can."""
     if isinstance(value, dict):
-        return {key: _tensors(item, device) for key, item in value.items()}
+        return {key: to_tensors(item, device) for key, item in value.items()}
     tensor = torch.from_numpy(value) if isinstance(value, np.ndarray) else value
     return to_device_recursively(tensor, device, inplace=False) if device.type != "cpu" else tensor
 

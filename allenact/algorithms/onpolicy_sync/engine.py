@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from allenact.algorithms.onpolicy_sync.checkpointing import CheckpointStore, load_checkpoint, load_model_weights
-from allenact.algorithms.onpolicy_sync.collection import RolloutCollector, StopRequested
+from allenact.algorithms.onpolicy_sync.collection import RolloutCollector, StopRequested, sample_actions
 from allenact.algorithms.onpolicy_sync.engine_base import (
     TEST_MODE_STR,
     TRAIN_MODE_STR,
@@ -102,7 +102,6 @@ class OnPolicyTrainer(OnPolicyRLEngine):
                 self.vector_tasks,
                 self.device,
                 self.preprocessors,
-                choose_actions=self._choose_actions,
                 stop_requested=lambda: self.stop_requested,
             )
         return self._collector
@@ -181,6 +180,9 @@ class OnPolicyTrainer(OnPolicyRLEngine):
             storages = pipeline.get_stage_storage(stage)
             self.initialize_storages({k: v for k, v in storages.items() if k not in self.storages_in_use})
             self.storages_in_use = storages
+            if pipeline.rollout_storage is not None:
+                forced = stage.teacher_forcing is not None
+                self.collector.choose_actions = self._choose_with_teacher if forced else sample_actions
             stage.change_engine_attributes(self)
         return self.storages_in_use
 
@@ -243,8 +245,8 @@ class OnPolicyTrainer(OnPolicyRLEngine):
     def _count_step(self, steps: int) -> None:
         self.steps_in_rollout += steps
 
-    def _choose_actions(self, distributions: Any, observations: dict[str, Any]) -> Any:
-        """Samples from the model, or sometimes takes the expert's actions where the stage asks for it."""
+    def _choose_with_teacher(self, distributions: Any, observations: dict[str, Any]) -> Any:
+        """Samples from the model, and takes the expert's actions instead as often as the stage says."""
         stage = self.training_pipeline.current_stage
         if stage is not None and stage.teacher_forcing is not None:
             distributions = TeacherForcingDistr(

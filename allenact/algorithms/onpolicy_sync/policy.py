@@ -112,6 +112,18 @@ class ActorCriticModel(Generic[DistributionType], nn.Module, abc.ABC):
             layout of `memory`.
         """
 
+    def action_distribution(self, observations: ObservationType) -> DistributionType:
+        """The distribution over actions alone: what acting needs, without the values that learning needs.
+
+        To be implemented by models without memory whose policy looks at nothing but the observations; `forward`
+        must give the same distribution. Rollouts then cost less: values and log-probabilities are computed in one
+        pass when they end.
+
+        Args:
+            observations: nested dict, leaves [T, N, O...].
+        """
+        raise NotImplementedError(f"{type(self).__name__} acts with forward()")
+
 
 class LinearActorCriticHead(nn.Module):
     """One linear layer for policy and value.

@@ -43,7 +43,7 @@ class Fields:
     def __init__(self, **arrays: Array) -> None:
         self.__dict__.update(arrays)
 
-    def rows(self, ids: Sequence[int] | npt.NDArray[np.intp]) -> Fields:
+    def rows(self, ids: Sequence[int] | npt.NDArray[np.intp] | slice) -> Fields:
         """Returns copies of the rows `ids` of every field."""
         return Fields(**{name: array[ids] for name, array in self.__dict__.items()})
 

@@ -8,6 +8,7 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 
 from allenact.algorithms.onpolicy_sync.returns import (
@@ -156,6 +157,57 @@ class RolloutBlockStorage(RolloutRows, RolloutStorage, MiniBatchStorageMixin):
             self._last_memory[key] = (tensor.detach(), dim)
         self.step += 1
         self.total_experiences += self.num_samplers
+
+    def add_transition(
+        self, observations: Mapping[str, Any], actions: np.ndarray, rewards: np.ndarray, dones: np.ndarray
+    ) -> None:
+        """Writes one step of all samplers, whose predictions `add_predictions` adds later. CPU only.
+
+        Args:
+            observations: leaves [N, O...] (NumPy), seen after the action.
+            actions: [N, A] flattened.
+            rewards: [N].
+            dones: [N] whether `observations` are the first of an episode.
+        """
+        if self.step == self.full_size:
+            self._grow(max(1, 2 * self.full_size))
+        t, rows = self.step, self._numpy_rows()
+        for name, leaf in flatten_observations(observations).items():
+            rows[name][t + 1] = leaf
+        rows["prev_actions"][t + 1] = actions
+        rows["rewards"][t, :, 0] = rewards
+        rows["masks"][t + 1, :, 0] = ~dones
+        self.step += 1
+        self.total_experiences += self.num_samplers
+
+    def rows_for_model(self) -> dict[str, Any]:
+        """Returns the rollout as the model sees it: observations, prev_actions, masks and actions, [T, N, ...]."""
+        return {
+            "observations": unflatten_observations({k: rows[: self.step] for k, rows in self._observations.items()}),
+            "prev_actions": unflatten(self.action_space, self.prev_actions[:-1]),
+            "masks": self.masks[:-1],
+            "actions": unflatten(self.action_space, self.actions),
+        }
+
+    def add_predictions(self, action_log_probs: torch.Tensor, value_preds: torch.Tensor) -> None:
+        """Adds what the model predicts for the rows that `add_transition` wrote.
+
+        Args:
+            action_log_probs: [T, N, ...] as the distribution gives them.
+            value_preds: [T, N, 1].
+        """
+        if "action_log_probs" not in self._rows:
+            self._rows["action_log_probs"] = self._new_rows(action_log_probs[0])
+        self._rows["action_log_probs"][: self.step] = action_log_probs
+        self._rows["value_preds"][: self.step] = value_preds
+        if "truncation_values" in self._rows:
+            self._rows["truncation_values"].zero_()
+
+    def add_truncation_values(self, rows: Sequence[int], samplers: Sequence[int], values: torch.Tensor) -> None:
+        """Adds V of the last observations, [n, 1], of n episodes that a limit ended, by row and sampler."""
+        if "truncation_values" not in self._rows:
+            self._rows["truncation_values"] = torch.zeros_like(self._rows["rewards"])
+        self._rows["truncation_values"][list(rows), list(samplers)] = values
 
     def agent_input_for_next_step(self) -> dict[str, Any]:
         """Returns the arguments of the model's next forward pass; tensors are views of the newest row."""

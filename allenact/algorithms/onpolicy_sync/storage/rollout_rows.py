@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import torch
 
 from allenact.algorithms.onpolicy_sync.storage.observation_tree import FLATTEN_SEPARATOR
@@ -36,6 +37,7 @@ class RolloutRows:
         self.device = torch.device("cpu")
         self._observations: dict[str, torch.Tensor] = {}  # flat name -> [full_size + 1, N, O...]
         self._rows: dict[str, torch.Tensor] = {}  # name -> [full_size + 1, N, ...]
+        self._views: dict[str, np.ndarray] | None = None  # of the tensors above, where they are on the CPU
         self._targets: dict[str, torch.Tensor] = {}  # returns [T+1, N, 1], (norm_)advantages [T, N, 1]
 
     def _allocate(self, observations: Mapping[str, torch.Tensor], zero_actions: torch.Tensor | None) -> None:
@@ -53,6 +55,7 @@ class RolloutRows:
         if zero_actions is not None:
             self._rows["prev_actions"] = self._new_rows(zero_actions)
         self._targets = {}
+        self._views = None
 
     def _new_rows(self, example: torch.Tensor) -> torch.Tensor:
         """Returns zeros [full_size + 1, N, ...] for values of the type and shape [N, ...] of `example`."""
@@ -64,18 +67,26 @@ class RolloutRows:
             self._rows[name] = self._new_rows(value)
         write_row(self._rows[name], index, value, name)
 
+    def _numpy_rows(self) -> dict[str, np.ndarray]:
+        """Returns all rows as NumPy arrays that share their memory; writing one row into those costs less."""
+        if self._views is None:
+            self._views = {name: rows.numpy() for name, rows in (self._rows | self._observations).items()}
+        return self._views
+
     def _grow(self, num_steps: int) -> None:
         """Makes room for `num_steps` steps, keeping what there is."""
         missing = num_steps - self.full_size
         if missing <= 0:
             return
         self.full_size = num_steps
+        self._views = None
         for rows in (self._observations, self._rows):
             for name, old in rows.items():
                 rows[name] = torch.cat((old, old.new_zeros((missing, *old.shape[1:]))))
 
     def _change(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
         """Replaces every tensor by what `function` returns for it."""
+        self._views = None
         for rows in (self._observations, self._rows, self._targets):
             for name, old in rows.items():
                 rows[name] = function(old)

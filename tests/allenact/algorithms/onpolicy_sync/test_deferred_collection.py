@@ -1,0 +1,79 @@
+"""Acting on observations alone gives the same rollouts as a full forward pass at every step."""
+
+import pytest
+import torch
+
+from allenact.algorithms.onpolicy_sync.collection import RolloutCollector
+from allenact.algorithms.onpolicy_sync.deferred_collection import deferrable_storage
+from allenact.algorithms.onpolicy_sync.storage import RolloutBlockStorage
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import make_vector_tasks
+from allenact.base_abstractions.sensor import SensorSuite
+from allenact.testing.tasks import PushRightTask, ToySensor, ToyTaskSampler
+from allenact_plugins.gym_plugin.gym_models import MemorylessActorCritic
+
+SENSORS = [ToySensor(PushRightTask.observation_size)]
+
+
+class InFullAtEveryStep(MemorylessActorCritic):
+    """A subclass with a forward of its own, which the inherited `action_distribution` may not match."""
+
+    def forward(self, *args, **kwargs):
+        return super().forward(*args, **kwargs)
+
+
+def collect(model_class, bootstrap_truncated):
+    torch.manual_seed(3)
+    model = model_class("toy", PushRightTask.lower_action_space, SensorSuite(SENSORS).observation_spaces)
+    args = [{"task_class": PushRightTask, "seed": seed, "max_steps": 5} for seed in range(3)]
+    with make_vector_tasks(
+        ToyTaskSampler, args, action_space=PushRightTask.lower_action_space, backend="serial"
+    ) as tasks:
+        storage = RolloutBlockStorage()
+        storage.reserve(17)
+        collector = RolloutCollector(model, tasks, torch.device("cpu"))
+        collector.initialize([storage])
+        rollouts = []
+        for _ in range(2):
+            assert collector.collect(storage, [storage], 17, bootstrap_truncated=bootstrap_truncated) == 51
+            storage.before_updates(next_value=collector.next_value(storage), use_gae=True, gamma=0.9, tau=0.95)
+            names = ("rewards", "masks", "actions", "prev_actions", "action_log_probs", "value_preds", "returns")
+            rollout = {name: getattr(storage, name).clone() for name in names}
+            rollout["observations"] = storage.observations.tensor("toy").clone()
+            rollouts.append(rollout)
+            storage.after_updates()
+        return (
+            rollouts,
+            [(e.sampler, e.metrics) for e in collector.pop_episodes()],
+            deferrable_storage(model, [storage]),
+        )
+
+
+@pytest.mark.parametrize("bootstrap_truncated", [False, True])
+def test_deferred_equals_full(bootstrap_truncated):
+    full, full_episodes, full_defers = collect(InFullAtEveryStep, bootstrap_truncated)
+    deferred, deferred_episodes, defers = collect(MemorylessActorCritic, bootstrap_truncated)
+    assert full_defers is None
+    assert defers is not None
+    assert full_episodes == deferred_episodes
+    assert full_episodes
+    for a, b in zip(full, deferred, strict=True):
+        for name in ("observations", "rewards", "masks", "actions", "prev_actions"):
+            assert torch.equal(a[name], b[name]), name
+        for name in ("action_log_probs", "value_preds", "returns"):
+            torch.testing.assert_close(a[name], b[name], rtol=1e-5, atol=1e-6)
+
+
+def test_truncation_values_change_the_returns():
+    without, *_ = collect(MemorylessActorCritic, False)
+    with_values, *_ = collect(MemorylessActorCritic, True)
+    assert not torch.equal(without[0]["returns"], with_values[0]["returns"])
+
+
+def test_several_storages_are_filled_in_full():
+    model = MemorylessActorCritic("toy", PushRightTask.lower_action_space, SensorSuite(SENSORS).observation_spaces)
+    assert deferrable_storage(model, [RolloutBlockStorage(), RolloutBlockStorage()]) is None
+
+    class Watching(RolloutBlockStorage):
+        """Would not see the predictions of each step."""
+
+    assert deferrable_storage(model, [Watching()]) is None
