@@ -30,6 +30,9 @@ FIRST_REPLY_FACTOR = 5
 CLOSE_TIMEOUT_S = 5.0
 """How long workers may take to close their environments before they are terminated."""
 
+DUMP_TIME_S = 0.5
+"""How long late workers get to print where they hang."""
+
 
 class WorkerPool:
     """Sampler processes and the pipes to them. Every request is answered by exactly one reply, in order.
@@ -179,11 +182,13 @@ class WorkerPool:
         """Raises for workers that did not answer in time, after they have said on stderr where they hang."""
         late, method = list(self._pending), next(iter(self._pending.values()))
         elapsed = time.monotonic() - self._sent_at
+        if method != "start":  # a starting process may not know the signal yet
+            for pid in (self._processes[worker].pid for worker in late):
+                with contextlib.suppress(ProcessLookupError):
+                    if pid is not None:
+                        os.kill(pid, DUMP_TRACEBACK_SIGNAL)
+            time.sleep(DUMP_TIME_S)
         for worker in late:
-            with contextlib.suppress(ProcessLookupError):
-                if method != "start":  # a starting process may not know the signal yet
-                    os.kill(self._processes[worker].pid or 0, DUMP_TRACEBACK_SIGNAL)
-                    self._processes[worker].join(0.1)
             self._processes[worker].kill()
         self.close()
         raise TaskWorkerError(

@@ -1,4 +1,4 @@
-"""Every test here must leave no process, file descriptor or shared memory file behind."""
+"""Every test here must leave no process and no file descriptor behind."""
 
 import gc
 import os
@@ -23,7 +23,7 @@ def running_forkserver():
 
 
 def _belongings():
-    """Returns the processes, file descriptors and shared memory files that we have now."""
+    """Returns the processes and file descriptors that we have now."""
     children = {child.pid for child in psutil.Process().children(recursive=True)}
     descriptors = set()
     for name in os.listdir("/proc/self/fd"):
@@ -31,7 +31,7 @@ def _belongings():
             descriptors.add((name, os.readlink(f"/proc/self/fd/{name}")))
         except OSError:
             continue  # that of listdir itself
-    return children | descriptors | set(os.listdir("/dev/shm"))
+    return children | descriptors
 
 
 @pytest.fixture(autouse=True)
