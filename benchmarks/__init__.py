@@ -1,0 +1,1 @@
+"""How fast it is: measurements, their results, and the tables made of them."""
