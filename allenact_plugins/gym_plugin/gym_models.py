@@ -83,7 +83,8 @@ class MemorylessActorCritic(ActorCriticModel[GaussianDistr]):
         observation = observations[self.input_uuid]  # [T, N, O]
         means = self.actor(observation)  # [T, N, A]
         values = self.critic(observation)  # [T, N, 1]
-        return ActorCriticOutput(GaussianDistr(means, self.action_std), values, {}), None
+        # The trainer looks for NaN once per rollout and update; torch would at every construction.
+        return ActorCriticOutput(GaussianDistr(means, self.action_std, validate_args=False), values, {}), None
 
     def action_distribution(self, observations: ObservationType) -> GaussianDistr:
         """Returns Gaussians over actions [T, N, A] for observations [T, N, O]."""

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from allenact.algorithms.onpolicy_sync.deferred_collection import collect_deferred, deferrable_storage
-from allenact.errors import NonFiniteError
+from allenact.algorithms.onpolicy_sync.non_finite import explain_non_finite
 from allenact.utils import spaces_utils
 from allenact.utils.tensor_utils import to_device_recursively
 
@@ -118,7 +118,7 @@ class RolloutCollector:
 
         Raises:
             StopRequested: between two steps, if asked to stop.
-            NonFiniteError: an observation or reward is NaN or infinite.
+            NonFiniteError: an observation is NaN or infinite.
             NotImplementedError: a sampler ran out of tasks, which training cannot handle.
         """
 
@@ -160,7 +160,7 @@ class RolloutCollector:
             output, memory = self.actor_critic(**agent_input)
             actions = self.choose_actions(output.distributions, agent_input["observations"])
         except ValueError as error:  # how torch's distributions answer NaN parameters
-            raise _explain_non_finite(error, agent_input["observations"], self.actor_critic) from error
+            raise explain_non_finite(agent_input["observations"], self.actor_critic, str(error)) from error
         flat_actions = spaces_utils.flatten(self.actor_critic.action_space, actions)[0]  # [N, A]
         log_probs = output.distributions.log_prob(actions)[0]  # [N, ...]
         return Decision(flat_actions, log_probs, output.values[0], memory, output)
@@ -239,27 +239,3 @@ def _with_step_dim(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _with_step_dim(item) for key, item in value.items()}
     return value.unsqueeze(0)  # [1, N, O...]
-
-
-def _explain_non_finite(error: ValueError, observations: dict[str, Any], model: torch.nn.Module) -> Exception:
-    """Returns a NonFiniteError naming sensor, sampler and entries if an observation is to blame, else `error`."""
-    for uuid, value in observations.items():
-        if not isinstance(value, torch.Tensor) or not value.is_floating_point():
-            continue
-        bad = (~torch.isfinite(value)).flatten(2).nonzero()  # [k, 3]: step, sampler, entry
-        if len(bad):
-            sampler = int(bad[0, 1])
-            entries = [int(entry) for entry in bad[bad[:, 1] == sampler][:5, 2]]
-            return NonFiniteError(
-                f'sensor "{uuid}" returned NaN or infinity.',
-                f"sampler {sampler} of {value.shape[1]}; entries {entries} of {value[0, 0].numel()}",
-                "look at what the environment's step() returns.",
-            )
-    for name, parameter in model.named_parameters():
-        if not torch.isfinite(parameter).all():
-            return NonFiniteError(
-                f'the model\'s parameter "{name}" holds NaN or infinity.',
-                f"the model raised: {str(error).splitlines()[0]}",
-                "lower the learning rate or clip the gradient; the last checkpoint holds finite weights.",
-            )
-    return error

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from allenact.algorithms.onpolicy_sync.non_finite import explain_non_finite
 from allenact.algorithms.onpolicy_sync.policy import ActorCriticModel
 from allenact.algorithms.onpolicy_sync.storage import RolloutBlockStorage
 from allenact.base_abstractions.misc import ActorCriticOutput, Memory
@@ -59,7 +60,7 @@ def collect_deferred(
         bootstrap_truncated: also store V(last observation) of episodes that a limit ended.
     """
     cut: list[tuple[int, int, Any]] = []  # row, sampler and last observation of episodes that a limit ended
-    with _one_thread(), torch.no_grad():
+    with torch.no_grad():
         for row in range(num_steps):
             distribution = model.action_distribution(storage.pick_observation_step(row))
             flat_actions = spaces_utils.flatten(model.action_space, distribution.sample())[0]  # [N, A]
@@ -78,6 +79,8 @@ def _add_predictions(model: ActorCriticModel[Any], storage: RolloutBlockStorage)
     rows = storage.rows_for_model()
     output = _forward(model, rows["observations"], rows["prev_actions"], rows["masks"])
     log_probs = output.distributions.log_prob(rows["actions"])  # [T, N, ...]
+    if not (torch.isfinite(output.values).all() and torch.isfinite(log_probs).all()):
+        raise explain_non_finite(rows["observations"], model, "its values or log-probabilities are not finite")
     storage.add_predictions(log_probs, output.values)
 
 
@@ -107,14 +110,3 @@ def _forward(
 ) -> ActorCriticOutput:
     output, _ = model(observations=observations, memory=Memory(), prev_actions=prev_actions, masks=masks)
     return output
-
-
-class _one_thread:  # noqa: N801 - used like a function
-    """Keeps torch on one thread: a few samplers are too little work to share, and the cores belong to the tasks."""
-
-    def __enter__(self) -> None:
-        self.threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-
-    def __exit__(self, *error: object) -> None:
-        torch.set_num_threads(self.threads)

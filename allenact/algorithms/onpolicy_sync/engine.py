@@ -23,7 +23,7 @@ from allenact.algorithms.onpolicy_sync.resume import Boundary, capture_state, re
 from allenact.algorithms.onpolicy_sync.startup_checks import describe_training
 from allenact.algorithms.onpolicy_sync.storage import RolloutBlockStorage
 from allenact.algorithms.onpolicy_sync.tracking import LogPackage
-from allenact.algorithms.onpolicy_sync.update import PolicyUpdater
+from allenact.algorithms.onpolicy_sync.update import PolicyUpdater, use_fused_kernels
 from allenact.base_abstractions.distributions import TeacherForcingDistr
 from allenact.errors import TaskWorkerError
 from allenact.utils.metrics import ScalarMeanTracker
@@ -78,7 +78,11 @@ class OnPolicyTrainer(OnPolicyRLEngine):
         self.optimizer: torch.optim.Optimizer = self.training_pipeline.optimizer_builder(params=parameters)
         scheduler_builder = self.training_pipeline.lr_scheduler_builder
         self.lr_scheduler: Any = None if scheduler_builder is None else scheduler_builder(optimizer=self.optimizer)
-        self.updater = PolicyUpdater(self.actor_critic, self.training_pipeline, self.optimizer, self.workers)
+        use_fused_kernels(self.optimizer)
+        self.updater = PolicyUpdater(
+            self.actor_critic, self.training_pipeline, self.optimizer, self.workers, self.num_samplers
+        )
+        torch.set_num_threads(1)  # acting for a few samplers is too little work to share; updates ask for more
 
         self.timer = Timer()
         self.stop_requested = False

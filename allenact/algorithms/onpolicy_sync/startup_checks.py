@@ -110,6 +110,7 @@ def describe_training(trainer: OnPolicyTrainer) -> None:
             if settings.num_mini_batch and settings.update_repeats:
                 line += (
                     f", {settings.update_repeats} passes over {settings.num_mini_batch} mini-batches"
-                    f" of about {rollout // settings.num_mini_batch:,}"
+                    f" of about {rollout // settings.num_mini_batch:,} on {trainer.updater.num_threads(stage)} torch"
+                    " threads"
                 )
         logger.info(line)

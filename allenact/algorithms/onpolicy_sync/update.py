@@ -14,6 +14,7 @@ from allenact.algorithms.onpolicy_sync.storage import MiniBatchStorageMixin, Str
 from allenact.base_abstractions.misc import GenericAbstractLoss, LossOutput, Memory
 from allenact.errors import ExperimentConfigError, NonFiniteError
 from allenact.utils.system import get_logger
+from allenact.utils.torch_threads import threads_for, torch_threads
 
 if TYPE_CHECKING:
     from allenact.algorithms.onpolicy_sync.policy import ActorCriticModel
@@ -61,6 +62,7 @@ class PolicyUpdater:
         pipeline: builds losses by name and counts steps.
         optimizer: what applies gradients; None evaluates the losses only.
         workers: the training workers, whose gradients are summed.
+        num_samplers: task samplers of this worker, from which the size of a mini-batch follows.
     """
 
     def __init__(
@@ -69,11 +71,13 @@ class PolicyUpdater:
         pipeline: TrainingPipeline,
         optimizer: torch.optim.Optimizer | None,
         workers: WorkerGroup | None = None,
+        num_samplers: int = 0,
     ) -> None:
         self.actor_critic = actor_critic
         self.pipeline = pipeline
         self.optimizer = optimizer
         self.workers = workers or WorkerGroup()
+        self.num_samplers = num_samplers
 
     def update(self, stage: PipelineStage, storages: Mapping[str, ExperienceStorage]) -> list[ComponentUpdate]:
         """Updates the model with every component of `stage`, in the order of their declaration.
@@ -81,7 +85,14 @@ class PolicyUpdater:
         Raises:
             NonFiniteError: a loss or its gradient is NaN or infinite.
         """
-        return [self.update_component(stage, component, storages) for component in stage.stage_components]
+        with torch_threads(self.num_threads(stage)):
+            return [self.update_component(stage, component, storages) for component in stage.stage_components]
+
+    def num_threads(self, stage: PipelineStage) -> int:
+        """Returns the number of threads that torch uses for a mini-batch of `stage`."""
+        settings = stage.training_settings
+        rows = (settings.num_steps or 0) * self.num_samplers / max(settings.num_mini_batch or 1, 1)
+        return threads_for(rows, sum(parameter.numel() for parameter in self.actor_critic.parameters()))
 
     def update_component(
         self, stage: PipelineStage, component: StageComponent, storages: Mapping[str, ExperienceStorage]
@@ -230,6 +241,18 @@ class PolicyUpdater:
             "lr": float(optimizer.param_groups[0]["lr"]),
             "total_grad_norm": norm,
         }
+
+
+def use_fused_kernels(optimizer: torch.optim.Optimizer) -> None:
+    """Lets Adam update all parameters in one kernel, unless the experiment has chosen otherwise."""
+    if type(optimizer) not in (torch.optim.Adam, torch.optim.AdamW):
+        return
+    for group in optimizer.param_groups:
+        undecided = group["fused"] is None and not any(
+            group[flag] for flag in ("foreach", "capturable", "differentiable")
+        )
+        if undecided and all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in group["params"]):
+            group["fused"] = True
 
 
 def _repeats_of_losses(component: StageComponent, evaluating: bool) -> dict[str, int]:

@@ -411,7 +411,7 @@ class RolloutBlockStorage(RolloutRows, RolloutStorage, MiniBatchStorageMixin):
 
 
 def _take_samplers(rows: torch.Tensor, group: slice) -> torch.Tensor:
-    return rows[:, group]  # [T, n, ...]
+    return rows[:, group].contiguous()  # [T, n, ...], copied once here instead of in each layer that needs it in a row
 
 
 def _take_steps(rows: torch.Tensor, picked: torch.Tensor) -> torch.Tensor:
