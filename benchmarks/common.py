@@ -54,19 +54,21 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"min": min(values), "median": median(values), "max": max(values)}
 
 
-def paired_ratios(series: Mapping[str, Sequence[float]], references: Mapping[str, str]) -> dict[str, dict[str, float]]:
-    """Compares measurements with the reference of the same round, and only then over the rounds.
+def paired_ratios(
+    series: Mapping[str, Sequence[float]], pairs: Mapping[str, tuple[str, str]]
+) -> dict[str, dict[str, float]]:
+    """Divides measurements of the same round, and only then looks at the spread over the rounds.
 
     Args:
         series: name -> one value per round.
-        references: name -> name of what it is divided by.
+        pairs: label -> names of what is divided, and of what it is divided by.
 
     Returns:
-        Name -> min, median and max of the ratios.
+        Label -> min, median and max of the ratios.
     """
     return {
-        name: spread([value / base for value, base in zip(series[name], series[reference], strict=True)])
-        for name, reference in references.items()
+        label: spread([value / base for value, base in zip(series[name], series[reference], strict=True)])
+        for label, (name, reference) in pairs.items()
     }
 
 
@@ -89,11 +91,18 @@ class Turn:
 # The record
 
 
-def record(benchmark: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what a result must say besides its numbers: command, commit, machine and versions."""
+def record(benchmark: str, args: Sequence[str] | None, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what a result must say besides its numbers: command, commit, machine and versions.
+
+    Args:
+        benchmark: its module.
+        args: its command line; None: that of this process.
+        settings: what else the numbers depend on.
+    """
+    args = sys.argv[1:] if args is None else args
     return {
         "benchmark": benchmark,
-        "command": f"python -m benchmarks.{benchmark} {shlex.join(sys.argv[1:])}".strip(),
+        "command": f"python -m benchmarks.{benchmark} {shlex.join(args)}".strip(),
         "commit": commit(),
         "machine": machine(),
         "versions": versions(),
@@ -188,11 +197,16 @@ def _rounded(value: Any) -> Any:
     return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
+def readable(value: float) -> str:
+    """Returns a number with as many decimals as one can use."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
 def print_row(title: str, series: Mapping[str, Sequence[float]], ratios: Mapping[str, Mapping[str, float]]) -> None:
     """Prints the medians of one row of a result, and the ratios where there are any."""
     print(title, flush=True)
     for name, values in series.items():
-        line = f"  {name:28} {median(values):12,.1f}"
+        line = f"  {name:32} {readable(median(values)):>10}"
         if name in ratios:
             line += "   ratio {median:6.3f}  ({min:.3f} to {max:.3f})".format(**ratios[name])
         print(line, flush=True)

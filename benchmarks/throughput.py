@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, closing
 from typing import Any
 
@@ -36,7 +36,7 @@ BACKENDS = ("batched", "process", "serial")
 def main(args: Sequence[str] | None = None) -> None:
     options = parse(args)
     init_logging("warning")
-    result = record("throughput", {"rounds": options.rounds, "seconds": options.seconds})
+    result = record("throughput", args, {"rounds": options.rounds, "seconds": options.seconds})
     start = time.perf_counter()
     for task in options.tasks:
         for num_samplers in options.samplers:
@@ -70,9 +70,9 @@ def measure(task: str, size: Size, options: argparse.Namespace) -> dict[str, Any
     if not backends:
         return None
     with ExitStack() as stack:
-        trainings = [
-            stack.enter_context(closing(Training(task, size, backend, options.seconds))) for backend in backends
-        ]
+        trainings = [Training(EXPERIMENTS[task], size, backend, options.seconds) for backend in backends]
+        for training in trainings:
+            stack.enter_context(closing(training))
         contestants: list[Any] = list(trainings)
         if has_physics(task):
             contestants.insert(0, Physics(task, size.num_samplers, options.seconds))
@@ -86,7 +86,7 @@ def measure(task: str, size: Size, options: argparse.Namespace) -> dict[str, Any
         "passes": size.passes,
         "backends": descriptions,
         "steps_per_second": series,
-        "ratios": paired_ratios(series, references(series)),
+        "ratios": paired_ratios(series, comparisons(series)),
     }
 
 
@@ -97,12 +97,15 @@ def is_offered(backend: str, task: str, num_samplers: int) -> bool:
     return backend == "serial" or num_samplers > 1
 
 
-def references(names: Sequence[str] | dict[str, Any]) -> dict[str, str]:
-    """Returns for each measurement what it is compared with: the physics, or the same of the serial backend."""
-    if "physics" in names:
-        return {name: "physics" for name in names if name != "physics"}
-    serial = {name: f"serial {name.split()[1]}" for name in names}
-    return {name: base for name, base in serial.items() if base in names and base != name}
+def comparisons(names: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Returns what each measurement is divided by: the physics, or else the same of the serial backend."""
+    names = list(names)
+    pairs = {}
+    for name in names:
+        reference = "physics" if "physics" in names else f"serial {name.split()[-1]}"
+        if reference in names and reference != name:
+            pairs[name] = (name, reference)
+    return pairs
 
 
 if __name__ == "__main__":

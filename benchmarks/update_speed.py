@@ -116,7 +116,7 @@ class Update:
 def main(args: Sequence[str] | None = None) -> None:
     options = parse(args)
     hidden = tuple(options.hidden)
-    result = record("update_speed", {"rounds": options.rounds, "seconds": options.seconds})
+    result = record("update_speed", args, {"rounds": options.rounds, "seconds": options.seconds})
     for num_steps, num_samplers in options.sizes:
         rows = num_steps * num_samplers
         size = Size(num_samplers, rows, max(1, rows // options.mini_batches), options.passes, hidden)

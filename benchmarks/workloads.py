@@ -167,15 +167,22 @@ class Training:
     """The training loop of an experiment as it is, let go for a while in each turn.
 
     Args:
-        task: a key of `EXPERIMENTS`.
+        experiment: builds what to train, e.g. a value of `EXPERIMENTS`.
         size: replaces the experiment's own sizes.
         backend: "auto", "batched", "process" or "serial".
         seconds: least length of a turn; a turn ends after an update.
         name: prefix of what is measured; default: the backend.
     """
 
-    def __init__(self, task: str, size: Size, backend: str, seconds: float, name: str | None = None) -> None:
-        config = cast("ExperimentConfig", Sized(EXPERIMENTS[task](), size))
+    def __init__(
+        self,
+        experiment: Callable[[], ExperimentConfig],
+        size: Size,
+        backend: str,
+        seconds: float,
+        name: str | None = None,
+    ) -> None:
+        config = cast("ExperimentConfig", Sized(experiment(), size))
         self.name = backend if name is None else name
         self.seconds = seconds
         self.phases: dict[str, float] = {}

@@ -1,0 +1,159 @@
+"""Writes the tables of README.md from the results: no number there is typed.
+
+    python -m benchmarks.tables            # after a benchmark
+    python -m benchmarks.tables --check    # exit status 1 if a table is stale
+
+Between `<!-- tables: BENCHMARK -->` and `<!-- end of tables -->` goes one table for each file
+`results/BENCHMARK-*.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.common import RESULTS, readable, spread
+
+README = Path(__file__).resolve().parent / "README.md"
+MARKED = re.compile(r"(<!-- tables: (\w+) -->\n).*?(<!-- end of tables -->)", re.DOTALL)
+
+Cells = list[str]
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit status 1 if a table is stale")
+    options = parser.parse_args(args)
+    page = README.read_text()
+    fresh = render(page, RESULTS)
+    if options.check and fresh != page:
+        sys.exit("benchmarks/README.md is stale: run python -m benchmarks.tables")
+    README.write_text(fresh)
+
+
+def render(page: str, results: Path) -> str:
+    """Returns the page with the tables of all results in a folder between its markers."""
+
+    def tables(match: re.Match[str]) -> str:
+        benchmark = match[2]
+        paths = sorted(results.glob(f"{benchmark}-*.json"))
+        parts = [section(path.stem.removeprefix(f"{benchmark}-"), json.loads(path.read_text())) for path in paths]
+        return match[1] + ("\n".join(parts) or "No results yet.\n") + match[3]
+
+    return MARKED.sub(tables, page)
+
+
+def section(name: str, result: Mapping[str, Any]) -> str:
+    """Returns one result: where it comes from, and its table."""
+    machine = result["machine"]
+    versions = ", ".join(f"{package} {version}" for package, version in result["versions"].items())
+    rounds = f"Medians of {result['settings']['rounds']} rounds (smallest to largest)."
+    lines = [
+        f"**{name}**: `{result['command']}`",
+        "",
+        f"Commit {result['commit']}; {machine['cpu']}, {machine['usable_cores']} usable cores,"
+        f" {machine['memory_gb']} GB, {machine['system']}; {versions}. {rounds}",
+        "",
+        *TABLES[result["benchmark"]](result["rows"]),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def throughput(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """One line for each task, size and backend."""
+    head = ["task", "N", "T", "backend", "collecting", "ratio", "whole loop", "ratio", "ratio to", "steps/s of that"]
+    lines = []
+    for row in rows:
+        series, ratios = row["steps_per_second"], row["ratios"]
+        for backend in row["backends"]:
+            collect, whole = f"{backend} collect", f"{backend} whole"
+            has_physics = "physics" in series
+            reference = "physics" if has_physics else "serial"
+            speed = middle(series["physics"]) if has_physics else ""
+            numbers = [middle(series[collect]), ratio(ratios, collect), middle(series[whole]), ratio(ratios, whole)]
+            size = [row["task"], str(row["num_samplers"]), str(row["num_steps"])]
+            lines.append([*size, backend, *numbers, reference, speed])
+    return table(head, lines)
+
+
+def peers(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """One line for each task and contestant."""
+    head = ["task", "N x T", "network", "who", "collecting", "ours is", "whole loop", "ours is"]
+    lines = []
+    for row in rows:
+        size = [row["task"], f"{row['num_samplers']} x {row['num_steps']}", _network(row)]
+        series, ratios = row["steps_per_second"], row["ratios"]
+        for who in (name.removesuffix(" whole") for name in series if name.endswith(" whole")):
+            cells = [*size, who]
+            for name in (f"{who} collect", f"{who} whole"):
+                cells += [middle(series[name]), f"{ratio(ratios, name)} x" if name in ratios else ""]
+            lines.append(cells)
+    return table(head, lines)
+
+
+def update_speed(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """One line for each size and number of threads."""
+    head = ["T x N", "network", "mini-batches x passes", "what", "milliseconds"]
+    lines = []
+    for row in rows:
+        size = [f"{row['num_steps']} x {row['num_samplers']}", _network(row)]
+        size.append(f"{row['num_mini_batch']} x {row['passes']}")
+        lines += [[*size, what, middle_of_range(values)] for what, values in row["milliseconds"].items()]
+    return table(head, lines)
+
+
+def startup(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """One line for each thing measured."""
+    lines = []
+    for row in rows:
+        lines += [[what, f"{middle_of_range(values)} s"] for what, values in row["seconds"].items()]
+        memory = row["memory"]
+        each = ", ".join(readable(size) for size in memory["each_megabytes"])
+        lines.append(
+            [f"peak memory of all {memory['processes']} processes", f"{readable(memory['megabytes'])} MB ({each})"]
+        )
+    return table(["what", "how much"], lines)
+
+
+TABLES: dict[str, Callable[[Iterable[Mapping[str, Any]]], list[str]]] = {
+    "throughput": throughput,
+    "peers": peers,
+    "update_speed": update_speed,
+    "startup": startup,
+}
+
+
+def _network(row: Mapping[str, Any]) -> str:
+    return ", ".join(map(str, row["hidden"]))
+
+
+def middle(values: Sequence[float]) -> str:
+    """Returns the median."""
+    return readable(median(values))
+
+
+def middle_of_range(values: Sequence[float]) -> str:
+    """Returns the median, and between what it lies."""
+    ends = spread(values)
+    return f"{readable(ends['median'])} ({readable(ends['min'])} to {readable(ends['max'])})"
+
+
+def ratio(ratios: Mapping[str, Mapping[str, float]], name: str) -> str:
+    """Returns the median of a ratio, and between what it lies; nothing where there is none."""
+    return "{median:.2f} ({min:.2f} to {max:.2f})".format(**ratios[name]) if name in ratios else ""
+
+
+def table(head: Cells, lines: Iterable[Cells]) -> list[str]:
+    """Returns the lines of a Markdown table."""
+    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *lines)]
+
+
+if __name__ == "__main__":
+    main()

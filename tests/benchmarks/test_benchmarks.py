@@ -1,0 +1,134 @@
+"""The benchmarks: they run, compare within rounds, and the page shows what the results say."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from benchmarks import peers, startup, tables, throughput, update_speed
+from benchmarks.common import RESULTS, interleave, paired_ratios
+from benchmarks.workloads import Size
+
+TINY = ["--rounds", "2", "--seconds", "0.01", "--name", "tiny"]
+
+
+def test_ratios_compare_measurements_of_the_same_round():
+    # The machine is twice as fast in the second round. The ratio of the medians would be 15 / 18.
+    series = {"physics": [10.0, 20.0, 18.0], "whole": [5.0, 15.0, 18.0]}
+    assert paired_ratios(series, {"whole": ("whole", "physics")}) == {"whole": {"min": 0.5, "median": 0.75, "max": 1.0}}
+
+
+def test_contestants_take_turns_and_change_their_order():
+    turns = []
+
+    def contestant(name):
+        def turn():
+            turns.append(name)
+            return {name: float(len(turns))}
+
+        return turn
+
+    series = interleave([contestant("a"), contestant("b")], rounds=2)
+    assert "".join(turns) == "ab" + "ab" + "ba"  # the first ones warm up
+    assert series == {"a": [3.0, 6.0], "b": [4.0, 5.0]}
+
+
+@pytest.mark.parametrize("num_samplers", [1, 8, 64, 256])
+def test_every_number_of_samplers_learns_from_the_same_rows(num_samplers):
+    size = Size(num_samplers, rollout_rows=16384)
+    assert size.num_steps * num_samplers == 16384
+    assert size.num_mini_batch == 4
+
+
+def test_throughput(tmp_path):
+    sizes = ["--samplers", "1", "2", "--rollout_rows", "16", "--mini_batch_rows", "8"]
+    backends = ["--backends", "batched", "serial"]
+    throughput.main(["--tasks", "Ant", *sizes, *backends, "--results", str(tmp_path), *TINY])
+    result = json.loads((tmp_path / "throughput-tiny.json").read_text())
+    assert {"command", "commit", "machine", "versions", "settings"} < result.keys()
+    assert result["command"].startswith("python -m benchmarks.throughput --tasks Ant --samplers 1 2")
+    assert result["machine"]["usable_cores"] >= 1
+    assert "torch" in result["versions"]
+    assert [(row["num_samplers"], row["num_steps"], row["num_mini_batch"]) for row in result["rows"]] == [
+        (1, 16, 2),
+        (2, 8, 2),
+    ]
+    for row in result["rows"]:
+        series = row["steps_per_second"]
+        assert series.keys() == {"physics", "batched collect", "batched whole", "serial collect", "serial whole"}
+        assert all(len(values) == 2 and min(values) > 0 for values in series.values())
+        for name, ratio in row["ratios"].items():
+            pairs = [value / limit for value, limit in zip(series[name], series["physics"], strict=True)]
+            assert ratio["min"] == pytest.approx(min(pairs), rel=1e-3)
+            assert ratio["max"] == pytest.approx(max(pairs), rel=1e-3)
+        assert all(a > b for a, b in zip(series["batched collect"], series["batched whole"], strict=True))
+
+
+def test_box2d_is_compared_with_the_serial_backend():
+    names = ["process collect", "process whole", "serial collect", "serial whole"]
+    assert throughput.comparisons(names) == {
+        "process collect": ("process collect", "serial collect"),
+        "process whole": ("process whole", "serial whole"),
+    }
+    assert not throughput.is_offered("batched", "LunarLanderContinuous", 8)
+
+
+def test_update_speed(tmp_path):
+    update_speed.main(["--sizes", "4x2", "--threads", "1", "--mini_batches", "2", "--results", str(tmp_path), *TINY])
+    (row,) = json.loads((tmp_path / "update_speed-tiny.json").read_text())["rows"]
+    assert (row["num_steps"], row["num_samplers"], row["num_mini_batch"]) == (4, 2, 2)
+    assert row["milliseconds"].keys() == {"targets, 1 thread(s)", "update, 1 thread(s)"}
+
+
+def test_peers_say_what_is_missing(monkeypatch, capsys):
+    monkeypatch.setattr(peers.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match="nobody to compare with"):
+        peers.main([])
+    assert "pip install -r benchmarks/requirements-peers.txt" in capsys.readouterr().out
+
+
+def test_each_peer_is_compared_with_the_ant_that_sees_the_same():
+    pairs = peers.comparisons(["ours (batched)", "ours, no contact forces", "EnvPool", "EnvPool, 27 entries"])
+    assert pairs["EnvPool whole"] == ("ours (batched) whole", "EnvPool whole")
+    assert pairs["EnvPool, 27 entries whole"] == ("ours, no contact forces whole", "EnvPool, 27 entries whole")
+    assert not [label for label in pairs if label.startswith("ours")]
+
+
+def test_memory_of_this_process():
+    pid = os.getpid()
+    assert startup.family(pid)[0] == pid
+    assert pid in startup.family(os.getppid())
+    assert startup.proportional_set_size(pid) > 10 * 2**20  # torch alone is more
+
+
+def test_tables_show_the_results(tmp_path):
+    row = {
+        "task": "Ant",
+        "num_samplers": 8,
+        "num_steps": 512,
+        "backends": {"batched": "one batch"},
+        "steps_per_second": {"physics": [6000.0], "batched collect": [5400.0], "batched whole": [4800.0]},
+        "ratios": {
+            "batched collect": {"min": 0.9, "median": 0.9, "max": 0.9},
+            "batched whole": {"min": 0.7, "median": 0.8, "max": 0.9},
+        },
+    }
+    machine = {"cpu": "Abacus", "usable_cores": 2, "memory_gb": 8, "system": "Linux"}
+    result = {"benchmark": "throughput", "command": "measure", "commit": "abc", "machine": machine}
+    result |= {"versions": {"torch": "3"}, "settings": {"rounds": 1}, "rows": [row]}
+    (tmp_path / "throughput-quiet.json").write_text(json.dumps(result))
+    page = tables.render("A\n<!-- tables: throughput -->\nold\n<!-- end of tables -->\nB\n", tmp_path)
+    line = "| Ant | 8 | 512 | batched | 5,400 | 0.90 (0.90 to 0.90) | 4,800 | 0.80 (0.70 to 0.90) | physics | 6,000 |"
+    assert line in page.splitlines()
+    assert "`measure`" in page
+    assert "Abacus" in page
+    assert "old" not in page
+    assert page.startswith("A\n<!-- tables: throughput -->\n")
+    assert page.endswith("<!-- end of tables -->\nB\n")
+
+
+def test_the_page_is_up_to_date():
+    page = tables.README.read_text()
+    assert tables.render(page, RESULTS) == page
