@@ -137,7 +137,7 @@ class OwnProcess:
         try:
             self.pipe.send("go")
             answer: Measurement = self.pipe.recv()
-        except (EOFError, BrokenPipeError):
+        except (EOFError, OSError):
             self.process.join()
             raise RuntimeError(f"a contestant ended with exit code {self.process.exitcode}") from None
         return answer

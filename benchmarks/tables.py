@@ -74,9 +74,9 @@ def throughput(rows: Iterable[Mapping[str, Any]]) -> list[str]:
         series, ratios = row["steps_per_second"], row["ratios"]
         for backend in row["backends"]:
             collect, whole = f"{backend} collect", f"{backend} whole"
-            has_physics = "physics" in series
-            reference = "physics" if has_physics else "serial"
-            speed = middle(series["physics"]) if has_physics else ""
+            reference, speed = "serial" if collect in ratios else "", ""
+            if "physics" in series:
+                reference, speed = "physics", middle(series["physics"])
             numbers = [middle(series[collect]), ratio(ratios, collect), middle(series[whole]), ratio(ratios, whole)]
             size = [row["task"], str(row["num_samplers"]), str(row["num_steps"])]
             lines.append([*size, backend, *numbers, reference, speed])
@@ -100,11 +100,11 @@ def peers(rows: Iterable[Mapping[str, Any]]) -> list[str]:
 
 def update_speed(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     """One line for each size and number of threads."""
-    head = ["T x N", "network", "mini-batches x passes", "what", "milliseconds"]
+    head = ["T x N", "network", "mini-batches x passes", "the trainer takes", "what", "milliseconds"]
     lines = []
     for row in rows:
         size = [f"{row['num_steps']} x {row['num_samplers']}", _network(row)]
-        size.append(f"{row['num_mini_batch']} x {row['passes']}")
+        size += [f"{row['num_mini_batch']} x {row['passes']}", f"{row['usual_threads']} thread(s)"]
         lines += [[*size, what, middle_of_range(values)] for what, values in row["milliseconds"].items()]
     return table(head, lines)
 

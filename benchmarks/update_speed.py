@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import time
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -22,9 +21,10 @@ import torch
 
 from allenact.algorithms.onpolicy_sync.collection import RolloutCollector
 from allenact.algorithms.onpolicy_sync.storage import RolloutBlockStorage
-from allenact.algorithms.onpolicy_sync.update import PolicyUpdater
+from allenact.algorithms.onpolicy_sync.update import PolicyUpdater, use_fused_kernels
 from allenact.base_abstractions.experiment_config import ExperimentConfig
 from allenact.base_abstractions.task_batch import ObservationDict, StepBatch
+from allenact.pipeline.stage import PipelineStage
 from benchmarks.common import Measurement, Turn, add_common_arguments, interleave, print_row, record, write_result
 from benchmarks.workloads import EXPERIMENTS, Size, Sized
 
@@ -57,17 +57,30 @@ class MadeUpTasks:
         return StepBatch(self.observe(), rewards, dones, np.zeros_like(dones), {}, [], [])
 
 
+class ThreadedUpdater(PolicyUpdater):
+    """Uses as many threads as it is told, where `PolicyUpdater` decides by the size of the work."""
+
+    threads = 1
+
+    def num_threads(self, stage: PipelineStage) -> int:
+        """Returns `threads`."""
+        return self.threads
+
+
 class Update:
-    """Computes the targets of one rollout and learns from it, again and again.
+    """Computes the targets of one rollout, or learns from it, again and again.
 
     Args:
         size: of the rollout, its mini-batches and the model.
-        threads: of torch.
+        threads: of torch, in the gradient steps.
         seconds: least length of a turn.
+
+    Attributes:
+        usual_threads: what the trainer would use.
     """
 
     def __init__(self, size: Size, threads: int, seconds: float) -> None:
-        self.seconds, self.threads = seconds, threads
+        self.seconds = seconds
         config = cast("ExperimentConfig", Sized(EXPERIMENTS["Ant"](), size))
         torch.manual_seed(0)
         model: Any = config.create_model()
@@ -89,28 +102,33 @@ class Update:
         optimizer = pipeline.optimizer_builder(params=list(model.parameters()))
         for group in optimizer.param_groups:
             group["lr"] = 0.0
-        self.updater = PolicyUpdater(model, pipeline, optimizer)
+        use_fused_kernels(optimizer)
+        self.updater = ThreadedUpdater(model, pipeline, optimizer, num_samplers=size.num_samplers)
+        self.updater.threads = threads
+        self.usual_threads = PolicyUpdater.num_threads(self.updater, self.stage)
 
-    def __call__(self) -> Measurement:
-        """Returns milliseconds for the targets (returns, advantages) and for the gradient steps of one update."""
-        torch.set_num_threads(self.threads)
+    def targets(self) -> Measurement:
+        """Returns the milliseconds that returns and advantages take, on one thread."""
+        torch.set_num_threads(1)
         settings = self.stage.training_settings
-        turn, count, targets, update = Turn(self.seconds), 0, 0.0, 0.0
+        turn, count = Turn(self.seconds), 0
         while turn.goes_on():
-            start = time.perf_counter()
             self.storage.before_updates(
                 next_value=self.next_value,
                 use_gae=settings.use_gae,
                 gamma=settings.gamma,
                 tau=settings.gae_lambda,
             )
-            middle = time.perf_counter()
-            self.updater.update(self.stage, self.storages)
-            targets += middle - start
-            update += time.perf_counter() - middle
             count += 1
-        name = f"{self.threads} thread(s)"
-        return {f"targets, {name}": 1000 * targets / count, f"update, {name}": 1000 * update / count}
+        return {"targets": 1000 / turn.rate(count)}
+
+    def update(self) -> Measurement:
+        """Returns the milliseconds that the gradient steps of one update take."""
+        turn, count = Turn(self.seconds), 0
+        while turn.goes_on():
+            self.updater.update(self.stage, self.storages)
+            count += 1
+        return {f"update, {self.updater.threads} thread(s)": 1000 / turn.rate(count)}
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -120,15 +138,17 @@ def main(args: Sequence[str] | None = None) -> None:
     for num_steps, num_samplers in options.sizes:
         rows = num_steps * num_samplers
         size = Size(num_samplers, rows, max(1, rows // options.mini_batches), options.passes, hidden)
-        series = interleave(
-            [Update(size, threads, options.seconds) for threads in dict.fromkeys(options.threads)], options.rounds
-        )
+        updates = [Update(size, threads, options.seconds) for threads in dict.fromkeys(options.threads)]
+        for update in updates:
+            update.targets()  # which the gradient steps need
+        series = interleave([updates[0].targets, *(update.update for update in updates)], options.rounds)
         row = {
             "num_steps": num_steps,
             "num_samplers": num_samplers,
             "num_mini_batch": size.num_mini_batch,
             "passes": size.passes,
             "hidden": list(hidden),
+            "usual_threads": updates[0].usual_threads,
             "milliseconds": series,
         }
         result["rows"].append(row)

@@ -76,10 +76,10 @@ def test_box2d_is_compared_with_the_serial_backend():
 
 
 def test_update_speed(tmp_path):
-    update_speed.main(["--sizes", "4x2", "--threads", "1", "--mini_batches", "2", "--results", str(tmp_path), *TINY])
+    update_speed.main(["--sizes", "4x2", "--mini_batches", "2", "--results", str(tmp_path), *TINY])
     (row,) = json.loads((tmp_path / "update_speed-tiny.json").read_text())["rows"]
     assert (row["num_steps"], row["num_samplers"], row["num_mini_batch"]) == (4, 2, 2)
-    assert row["milliseconds"].keys() == {"targets, 1 thread(s)", "update, 1 thread(s)"}
+    assert row["milliseconds"].keys() == {"targets", "update, 1 thread(s)", "update, 2 thread(s)"}
 
 
 def test_peers_say_what_is_missing(monkeypatch, capsys):
