@@ -125,7 +125,9 @@ def test_training_returns_its_start_time_and_the_validation_results(trained):
 
 def test_each_validation_result_has_a_file(trained):
     folder = trained.folder / "metrics" / "Toy" / trained.start
-    files = {f"metrics__valid_{trained.start}{result['training_steps']:012d}.json": result for result in trained.results}
+    files = {
+        f"metrics__valid_{trained.start}{result['training_steps']:012d}.json": result for result in trained.results
+    }
     assert set(os.listdir(folder)) >= files.keys()
     for name, result in files.items():
         text = (folder / name).read_text()
