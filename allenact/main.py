@@ -61,7 +61,11 @@ def run(args: argparse.Namespace) -> None:
     from allenact.utils.experiment_loading import experiment_errors
 
     with experiment_errors():
-        config, source_files = load_config(args)
+        _run(args)
+
+
+def _run(args: argparse.Namespace) -> None:
+    config, source_files = load_config(args)
 
     from allenact.algorithms.onpolicy_sync.run_directory import SaveDirFormat
     from allenact.algorithms.onpolicy_sync.runner import OnPolicyRunner

@@ -23,6 +23,15 @@ def check_pipeline(pipeline: TrainingPipeline, num_samplers: int, num_workers: i
         )
     for index, stage in enumerate(pipeline.pipeline_stages):
         _check_stage(pipeline, stage, f"stage {index}", num_samplers, num_workers)
+    check_evaluation_stages(pipeline)
+
+
+def check_evaluation_stages(pipeline: TrainingPipeline) -> None:
+    """Checks the stages that say which losses validation and test compute.
+
+    Raises:
+        ExperimentConfigError: a stage names an unknown loss or storage, or has more than one component.
+    """
     for stage, name in ((pipeline.valid_pipeline_stage, "valid"), (pipeline.test_pipeline_stage, "test")):
         _check_names(pipeline, stage)
         if len(stage.stage_components) > 1:

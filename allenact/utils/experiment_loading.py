@@ -8,6 +8,7 @@ import inspect
 import json
 import os
 import sys
+import sysconfig
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +27,13 @@ from allenact.errors import (
 from allenact.utils.legacy_imports import install_legacy_aliases
 
 CONFIG_KWARGS_STR = "__CONFIG_KWARGS__"
-_OUR_FOLDER = str(Path(__file__).resolve().parents[1])
+# Code in these places is the library's, Python's or an installed package's.
+_ROOT = Path(__file__).resolve().parents[2]
+_NOT_THE_USERS = (
+    "<",
+    *(f"{_ROOT / package}{os.sep}" for package in ("allenact", "allenact_plugins")),
+    *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+)
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,8 @@ def find_experiment_file(name: str, base: str) -> Path:
             "pass the directory that holds the experiment file.",
         )
     as_path = name if name.endswith(".py") or "/" in name else name.replace(".", "/")
-    for folder in (base, os.getcwd(), *sys.path):
+    # A bare name is looked for close by only: on the whole search path, "random" would be the standard library's.
+    for folder in (base, os.getcwd(), *(sys.path if "/" in as_path else ())):
         for candidate in (as_path, as_path + ".py", os.path.join(as_path, "__init__.py")):
             path = Path(folder, candidate)
             if path.is_file() and path.suffix == ".py":
@@ -244,18 +252,29 @@ def _source_files(config_class: type) -> dict[str, str]:
     """Returns the user's files that define `config_class` and its bases, up to ExperimentConfig."""
     from allenact.base_abstractions.experiment_config import ExperimentConfig
 
-    bases = [cls for cls in config_class.__mro__ if issubclass(cls, ExperimentConfig) and cls is not ExperimentConfig]
+    library = (*sys.stdlib_module_names, "builtins")
+    bases = [
+        cls
+        for cls in config_class.__mro__
+        if cls is not ExperimentConfig and cls.__module__.partition(".")[0] not in library
+    ]
     return {os.path.abspath(inspect.getfile(cls)): cls.__module__ for cls in bases}
 
 
 @contextmanager
 def experiment_errors() -> Iterator[None]:
-    """Turns an exception of the experiment's own code into an error whose traceback shows only the user's frames."""
+    """Turns an exception of the experiment's own code into an error whose traceback shows only the user's frames.
+
+    An exception that no code of the user has a part in stays as it is.
+    """
     try:
         yield
     except AllenActError as error:
         raise _with_location(error) from None
     except Exception as error:
+        is_users = isinstance(error, SyntaxError) or _user_frames(traceback.extract_tb(error.__traceback__))
+        if not is_users:
+            raise
         trace = traceback.TracebackException.from_exception(error)
         part: traceback.TracebackException | None = trace
         while part is not None:
@@ -278,7 +297,4 @@ def _with_location(error: AllenActError) -> AllenActError:
 
 
 def _user_frames(stack: traceback.StackSummary) -> list[traceback.FrameSummary]:
-    def is_ours(frame: traceback.FrameSummary) -> bool:
-        return frame.filename.startswith((_OUR_FOLDER, "<frozen")) or "/importlib/" in frame.filename
-
-    return [frame for frame in stack if not is_ours(frame)]
+    return [frame for frame in stack if not frame.filename.startswith(_NOT_THE_USERS)]

@@ -12,6 +12,7 @@ class Timer:
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = {}
+        self._last: dict[str, float] = {}
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
@@ -20,7 +21,12 @@ class Timer:
         try:
             yield
         finally:
-            self._seconds[phase] = self._seconds.get(phase, 0.0) + time.perf_counter() - start
+            self._last[phase] = time.perf_counter() - start
+            self._seconds[phase] = self._seconds.get(phase, 0.0) + self._last[phase]
+
+    def last(self, phase: str, default: float) -> float:
+        """Returns the seconds that the last block of `phase` took, `default` if there was none."""
+        return self._last.get(phase, default)
 
     def pop(self) -> dict[str, float]:
         """Returns the seconds of each phase since the last call."""

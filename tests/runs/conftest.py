@@ -36,7 +36,7 @@ def train(tmp_path):
     """Trains an experiment in this process and returns a Run."""
     number = 0
 
-    def run(config, *, checkpoint=None, seed=7, backend="serial", stop_after=None, **kwargs) -> Run:
+    def run(config, *, checkpoint=None, seed=7, backend="serial", stop_after=None, stop_after_mini_batches=None, **kwargs) -> Run:
         nonlocal number
         number += 1
         result = Run(None)
@@ -62,6 +62,8 @@ def train(tmp_path):
         with trainer:
             if stop_after is not None:
                 _stop_after(trainer, stop_after)
+            if stop_after_mini_batches is not None:
+                _stop_after_mini_batches(trainer, stop_after_mini_batches)
             trainer.train(None if checkpoint is None else str(checkpoint), **kwargs)
         return result
 
@@ -78,6 +80,20 @@ def _stop_after(trainer: OnPolicyTrainer, steps: int) -> None:
             trainer.stop_requested = True
 
     trainer._count_step = count_and_stop
+
+
+def _stop_after_mini_batches(trainer: OnPolicyTrainer, count: int) -> None:
+    """Asks the trainer to stop once it has followed the gradient of that many mini-batches."""
+    step = trainer.optimizer.step
+    left = count
+
+    def step_and_stop(*args, **kwargs):
+        nonlocal left
+        left -= 1
+        trainer.stop_requested = trainer.stop_requested or left <= 0
+        return step(*args, **kwargs)
+
+    trainer.optimizer.step = step_and_stop
 
 
 def assert_same_state(a: Any, b: Any, path: str = "state") -> None:

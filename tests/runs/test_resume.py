@@ -41,15 +41,28 @@ def test_resumed_run_equals_uninterrupted_run(case, backend, train, same_state):
     same_state(later, rest.logged)
 
 
-@pytest.mark.parametrize("stop_after", [33, 65, 80, 100])
-def test_stopping_within_a_rollout_loses_nothing(stop_after, train, same_state):
-    config = ToyExperiment("remember", recurrent=True)
+@pytest.mark.parametrize("task", ["remember", "copy"])
+@pytest.mark.parametrize("stop_after", [4, 32, 33, 64, 80, 100])
+def test_stopping_within_a_rollout_loses_nothing(stop_after, task, train, same_state):
+    config = ToyExperiment(task, recurrent=task == "remember")
     whole = train(config)
     stopped = train(config, stop_after=stop_after)
     assert stopped.trainer.training_pipeline.total_steps < 128
     rest = train(config, checkpoint=stopped.checkpoints[-1])
     same_state(state_of(whole), state_of(rest))
     same_state(whole.logged, stopped.logged + rest.logged)
+
+
+@pytest.mark.parametrize("mini_batches", [1, 5, 9])
+def test_stopping_within_a_long_update_goes_back_to_before_it(mini_batches, train, same_state, monkeypatch):
+    config = ToyExperiment("copy")
+    whole = train(config)
+    monkeypatch.setattr("allenact.algorithms.onpolicy_sync.engine._LONG_UPDATE_S", 0.0)
+    stopped = train(config, stop_after_mini_batches=mini_batches)
+    steps = stopped.checkpoints[-1].name
+    assert f"steps_{32 * ((mini_batches - 1) // 4):012d}" in steps, "four mini-batches to a rollout of 32 steps"
+    rest = train(config, checkpoint=stopped.checkpoints[-1])
+    same_state(state_of(whole), state_of(rest))
 
 
 def test_saving_does_not_change_the_run(train, same_state):

@@ -8,6 +8,7 @@ import os
 import pickle
 import platform
 import re
+import tempfile
 import warnings
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -19,10 +20,14 @@ import numpy as np
 import torch
 
 from allenact.errors import CheckpointError, did_you_mean
+from allenact.pipeline.schedules import LinearDecay, MultiLinearDecay
 from allenact.utils.system import get_logger
+from allenact.utils.wandb_checkpoints import PREFIX as WANDB_PREFIX
+from allenact.utils.wandb_checkpoints import download_checkpoint_from_wandb
 
 FORMAT_VERSION = 1
 _TEMPORARY_SUFFIX = ".incomplete"
+_EXACT_PARTS = ("rng_state", "sampler_states", "storage_states", "stream_memory", "tracker_state")
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,8 @@ class TrainingState:
     """One state for each task sampler; None where a sampler cannot be saved."""
     storage_states: dict[str, Any] | None = None
     """What each storage carries over to the next rollout, by storage uuid."""
+    stream_memory: dict[str, Any] | None = None
+    """Recurrent state of streamed data."""
     tracker_state: dict[str, Any] | None = None
     """Metrics gathered since the last log."""
     library_versions: dict[str, str] | None = None
@@ -73,8 +80,8 @@ class TrainingState:
             contents["scheduler_state"] = self.scheduler_state
         contents["format_version"] = FORMAT_VERSION
         contents["library_versions"] = library_versions()
-        for name in ("rng_state", "sampler_states", "storage_states", "tracker_state"):
-            contents[name] = encode_plain(getattr(self, name))
+        for name in _EXACT_PARTS:
+            contents[name] = encode_plain(getattr(self, name), where=name)
         return contents
 
     @classmethod
@@ -99,10 +106,7 @@ class TrainingState:
             trainer_seed=contents.get("trainer_seed"),
             scheduler_state=contents.get("scheduler_state"),
             library_versions=contents.get("library_versions"),
-            **{
-                name: decode_plain(contents.get(name))
-                for name in ("rng_state", "sampler_states", "storage_states", "tracker_state")
-            },
+            **{name: decode_plain(contents.get(name)) for name in _EXACT_PARTS},
         )
 
 
@@ -151,8 +155,6 @@ def load_checkpoint(path: str | os.PathLike[str]) -> TrainingState:
             path,
             did_you_mean(os.path.basename(path), names) or "pass a .pt file that a training run wrote.",
         )
-    from allenact.utils.experiment_utils import LinearDecay, MultiLinearDecay
-
     # Upstream's files hold the schedule objects of their scheduler; ours hold builtins and tensors only.
     rebuild_array, rebuild_scalar = np.empty(0).__reduce__()[0], np.float64(0).__reduce__()[0]
     known: list[Any] = [
@@ -222,12 +224,15 @@ def find_checkpoints(path_or_pattern: str, approx_step_interval: float | None = 
     """Returns the checkpoints that a file, folder or glob names, ordered by environment steps.
 
     Args:
-        path_or_pattern: a file, a folder (its `*.pt` files), or a glob (`**` enters folders).
+        path_or_pattern: a file, a folder (its `*.pt` files), a glob (`**` enters folders), or
+            `wandb://<run token>//<step>`, which is downloaded from Weights & Biases.
         approx_step_interval: keep about one checkpoint for this many environment steps.
 
     Raises:
         CheckpointError: nothing matches.
     """
+    if path_or_pattern.startswith(WANDB_PREFIX):
+        path_or_pattern = download_checkpoint_from_wandb(path_or_pattern, tempfile.mkdtemp(prefix="allenact_wandb_"))
     if os.path.isfile(path_or_pattern):  # before globbing: a name may hold characters that globs treat specially
         return [path_or_pattern]
     if os.path.isdir(path_or_pattern):
@@ -249,6 +254,23 @@ def find_checkpoints(path_or_pattern: str, approx_step_interval: float | None = 
     all_steps = np.array([steps[file] for file in files])
     kept = {int(np.argmin(np.abs(all_steps - target))) for target in grid}
     return [files[index] for index in sorted(kept)]
+
+
+def one_checkpoint(path_or_pattern: str) -> str:
+    """Returns the checkpoint to resume from, known to be readable.
+
+    Raises:
+        CheckpointError: nothing matches, more than one file does, or it cannot be read.
+    """
+    files = find_checkpoints(path_or_pattern)
+    if len(files) != 1:
+        raise CheckpointError(
+            "training resumes from one checkpoint.",
+            f"--checkpoint {path_or_pattern}, which matches {len(files)} files",
+            f"pass one of them, for example the newest: {files[-1]}",
+        )
+    load_checkpoint(files[0])
+    return files[0]
 
 
 def scheduler_state(scheduler: Any) -> dict[str, Any]:
@@ -286,21 +308,32 @@ _ARRAY_MARK = "__ndarray__"
 _TUPLE_MARK = "__tuple__"
 
 
-def encode_plain(value: Any) -> Any:
-    """Turns NumPy arrays and scalars in a nest of containers into what `weights_only` reading accepts."""
+def encode_plain(value: Any, where: str = "state") -> Any:
+    """Turns NumPy arrays and scalars in a nest of containers into what `weights_only` reading accepts.
+
+    Below the key `task_info`, which only describes, other objects become their `repr`.
+
+    Raises:
+        TypeError: an object of another type; `where` says in what.
+    """
     if isinstance(value, np.ndarray):
         return {_ARRAY_MARK: torch.from_numpy(np.ascontiguousarray(value).reshape(value.shape).copy())}
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, dict):
-        return {key: encode_plain(item) for key, item in value.items()}
+        return {key: encode_plain(item, f"{where}.{key}") for key, item in value.items()}
     if isinstance(value, tuple):
-        return {_TUPLE_MARK: [encode_plain(item) for item in value]}
+        return {_TUPLE_MARK: [encode_plain(item, where) for item in value]}
     if isinstance(value, list):
-        return [encode_plain(item) for item in value]
+        return [encode_plain(item, where) for item in value]
     if value is None or isinstance(value, (str, bytes, int, float, bool, torch.Tensor)):
         return value
-    return repr(value)  # only descriptive entries (a task's info) can be of other types
+    if ".task_info" in where or ".tasks_data" in where:
+        return repr(value)
+    raise TypeError(
+        f"{where} holds a {type(value).__name__}, which a checkpoint cannot: states consist of dicts, lists, tuples,"
+        " numbers, strings, bytes, NumPy arrays and tensors"
+    )
 
 
 def decode_plain(value: Any) -> Any:

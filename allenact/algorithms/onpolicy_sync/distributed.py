@@ -9,6 +9,8 @@ import torch
 import torch.distributed as dist
 
 from allenact.algorithms.onpolicy_sync.returns import advantage_stats
+from allenact.errors import ExperimentConfigError
+from allenact.utils.system import find_free_port
 
 _TIMEOUT = timedelta(minutes=30)
 
@@ -79,3 +81,24 @@ class WorkerGroup:
         """Leaves the group."""
         if self.size > 1 and dist.is_initialized():
             dist.destroy_process_group()
+
+
+def meeting_point(ip_and_port: str, machine_id: int) -> str:
+    """Returns `ip:port` where the workers meet; port 0 is replaced by a free one.
+
+    Raises:
+        ExperimentConfigError: it is no address, or another machine than the first is to choose the port.
+    """
+    address, _, port = ip_and_port.rpartition(":")
+    given = f"--distributed_ip_and_port {ip_and_port} --machine_id {machine_id}"
+    if not address or not port.isdigit():
+        raise ExperimentConfigError("workers on several machines need an address to meet.", given, "write IP:PORT.")
+    if port != "0":
+        return ip_and_port
+    if machine_id != 0:
+        raise ExperimentConfigError(
+            "only machine 0 can choose the port where the workers meet.",
+            given,
+            "give all machines the same address and port.",
+        )
+    return f"{address}:{find_free_port(address)}"

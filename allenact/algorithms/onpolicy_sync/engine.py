@@ -1,10 +1,13 @@
-"""The training loop, `OnPolicyTrainer.run_pipeline`, and the wiring of its parts."""
+"""The training loop, `OnPolicyTrainer.run_pipeline`, and the wiring of its parts.
+
+A little over 400 lines, because whoever reads the loop wants the short methods that it calls beside it.
+"""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +25,11 @@ from allenact.algorithms.onpolicy_sync.inference_engine import OnPolicyInference
 from allenact.algorithms.onpolicy_sync.resume import Boundary, capture_state, reseed, restore_state
 from allenact.algorithms.onpolicy_sync.startup_checks import describe_training
 from allenact.algorithms.onpolicy_sync.storage import RolloutBlockStorage
-from allenact.algorithms.onpolicy_sync.tracking import LogPackage
-from allenact.algorithms.onpolicy_sync.update import PolicyUpdater, use_fused_kernels
-from allenact.base_abstractions.distributions import TeacherForcingDistr
+from allenact.algorithms.onpolicy_sync.teacher import Teacher
+from allenact.algorithms.onpolicy_sync.tracking import LogPackage, metric_means
+from allenact.algorithms.onpolicy_sync.update import PolicyUpdater, set_learning_rate, use_fused_kernels
 from allenact.errors import TaskWorkerError
-from allenact.utils.metrics import ScalarMeanTracker
+from allenact.utils.seeding import worker_seeds
 from allenact.utils.system import get_logger
 from allenact.utils.timing import Timer
 
@@ -43,6 +46,9 @@ __all__ = [
     "OnPolicyRLEngine",
     "OnPolicyTrainer",
 ]
+
+# Updates longer than this are broken off when the run is to stop; the weights are then those from before the update.
+_LONG_UPDATE_S = 2.0
 
 
 class OnPolicyTrainer(OnPolicyRLEngine):
@@ -80,18 +86,26 @@ class OnPolicyTrainer(OnPolicyRLEngine):
         self.lr_scheduler: Any = None if scheduler_builder is None else scheduler_builder(optimizer=self.optimizer)
         use_fused_kernels(self.optimizer)
         self.updater = PolicyUpdater(
-            self.actor_critic, self.training_pipeline, self.optimizer, self.workers, self.num_samplers
+            self.actor_critic,
+            self.training_pipeline,
+            self.optimizer,
+            self.workers,
+            self.num_samplers,
+            stop_requested=lambda: (
+                self.stop_requested and self.boundary is not None and self.boundary.weights is not None
+            ),
         )
         torch.set_num_threads(1)  # acting for a few samplers is too little work to share; updates ask for more
 
         self.timer = Timer()
+        self.prepared = False
         self.stop_requested = False
         self.last_save = self.last_log = 0  # environment steps at which a checkpoint or a package was last written
         self.steps_in_rollout = 0  # environment steps of this worker since the rollout began
         self.stage_index: int | None = None
         self.storages_in_use: dict[str, ExperienceStorage] = {}
-        self.boundary: Boundary | None = None
-        self.warned_about_unsaved_samplers = False
+        self.boundary: Boundary | None = None  # what to go back to if the current rollout or update is broken off
+        self.warned_about_unsaved_state = False
         self.experiences_seen: dict[
             str, int
         ] = {}  # by storage uuid, of this worker, already in the pipeline's counters
@@ -108,7 +122,25 @@ class OnPolicyTrainer(OnPolicyRLEngine):
                 self.preprocessors,
                 stop_requested=lambda: self.stop_requested,
             )
+            self._choose_sampling()
         return self._collector
+
+    def prepare(self, checkpoint_file_name: str | None = None, restart_pipeline: bool = False) -> None:
+        """Loads a checkpoint, if there is one, and starts the task samplers.
+
+        Args:
+            checkpoint_file_name: what to start from, None for the initial weights.
+            restart_pipeline: take only the weights of the checkpoint.
+
+        Raises:
+            UsageError: checkpoint, model and tasks do not fit together.
+        """
+        if checkpoint_file_name is not None:
+            self.load_checkpoint(checkpoint_file_name, restart_pipeline)
+        self.training_pipeline.before_rollout()
+        if self.training_pipeline.current_stage is not None and self.training_pipeline.rollout_storage is not None:
+            _ = self.vector_tasks  # which starts them
+        self.prepared = True
 
     def train(
         self,
@@ -119,16 +151,15 @@ class OnPolicyTrainer(OnPolicyRLEngine):
         """Trains to the end of the pipeline, or until asked to stop.
 
         Args:
-            checkpoint_file_name: what to start from, None for the initial weights.
+            checkpoint_file_name: what to start from; None to go on from `prepare` or the initial weights.
             restart_pipeline: take only the weights of the checkpoint.
             valid_on_initial_weights: save a checkpoint before training begins.
 
         Returns:
             Whether training came to its end (False: it was asked to stop, and saved where it was).
         """
-        if checkpoint_file_name is not None:
-            self.load_checkpoint(checkpoint_file_name, restart_pipeline)
-        self.training_pipeline.before_rollout()
+        if checkpoint_file_name is not None or not self.prepared:
+            self.prepare(checkpoint_file_name, restart_pipeline)
         if self.training_pipeline.current_stage is None:
             get_logger().info(f"Training is already complete at {self.training_pipeline.total_steps:,} steps.")
             return True
@@ -149,10 +180,11 @@ class OnPolicyTrainer(OnPolicyRLEngine):
 
         while (stage := pipeline.current_stage) is not None:
             storages = self.enter_stage(stage)
-            self.boundary = Boundary.of(self)  # what a rollout that is cut short goes back to
+            self.set_boundary()
 
             with self.timer("collect"):
                 steps = self.collect(stage, storages)
+                self.count_steps(stage, steps)
             with self.timer("returns"):
                 self.prepare_updates(stage, storages)
             with self.timer("update"):
@@ -160,15 +192,16 @@ class OnPolicyTrainer(OnPolicyRLEngine):
             for storage in storages.values():
                 storage.after_updates()
 
-            self.count(stage, storages, steps)
-            self.set_learning_rate()
+            self.count_experiences(stage, storages)
+            set_learning_rate(self.lr_scheduler, pipeline.total_steps)
+            episodes = [] if self._collector is None else self._collector.pop_episodes()
             self.tracker.add_updates(updates)
-            if self._collector is not None:
-                self.tracker.add_episodes(self._collector.pop_episodes())
+            self.tracker.add_episodes(episodes)
             self.advance_scenes(stage, storages)
+            self.boundary = None
 
             will_log = self.should_log(stage)
-            stage_ended = pipeline.before_rollout(self._early_stopping_metrics() if will_log else None)
+            stage_ended = pipeline.before_rollout(metric_means(episodes))
             will_save = self.should_save(stage, stage_ended)
             if will_log or stage_ended:
                 self.log(with_checkpoint=will_save)
@@ -184,11 +217,34 @@ class OnPolicyTrainer(OnPolicyRLEngine):
             storages = pipeline.get_stage_storage(stage)
             self.initialize_storages({k: v for k, v in storages.items() if k not in self.storages_in_use})
             self.storages_in_use = storages
-            if pipeline.rollout_storage is not None:
-                forced = stage.teacher_forcing is not None
-                self.collector.choose_actions = self._choose_with_teacher if forced else sample_actions
+            self._choose_sampling()
             stage.change_engine_attributes(self)
         return self.storages_in_use
+
+    def _choose_sampling(self) -> None:
+        """Lets the collector sample from the model alone, or with the expert where the stage asks for it."""
+        stage = self.training_pipeline.current_stage
+        if self._collector is None or stage is None:
+            return
+        self._collector.choose_actions = sample_actions
+        if stage.teacher_forcing is not None:
+            self._collector.choose_actions = Teacher(
+                stage.teacher_forcing,
+                self.actor_critic.action_space,
+                stage_steps=lambda: stage.steps_taken_in_stage + self.steps_in_rollout * self.num_workers,
+                tracker=self.tracker,
+            )
+
+    def set_boundary(self) -> None:
+        """Remembers where the run is between two rollouts, with the weights if an update takes long.
+
+        Raises:
+            StopRequested: somebody asked to stop; there is nothing to go back from yet.
+        """
+        if self.stop_requested:
+            raise StopRequested
+        if self.checkpoints is not None:
+            self.boundary = Boundary.of(self, with_weights=self.timer.last("update", default=inf) > _LONG_UPDATE_S)
 
     def prepare_storage(self, storage: ExperienceStorage) -> None:
         """Tells a storage where it lives, which part of the data is this worker's, and how long rollouts are."""
@@ -199,19 +255,14 @@ class OnPolicyTrainer(OnPolicyRLEngine):
             storage.reserve(stage.training_settings.num_steps)
 
     def initialize_storages(self, storages: dict[str, ExperienceStorage]) -> None:
-        """Brings storages into use, with the tasks' current observations as their first row."""
+        """Brings storages into use; if a rollout storage is among them, with the tasks' current observations."""
         for storage in storages.values():
             self.prepare_storage(storage)
-        if self.training_pipeline.rollout_storage is not None and storages:
+        if self.training_pipeline.rollout_storage_uuid in storages:
             self.collector.initialize(storages.values())
         else:
-            for storage in storages.values():
-                storage.initialize(
-                    observations={},
-                    num_samplers=0,
-                    recurrent_memory_specification=self.actor_critic.recurrent_memory_specification,
-                    action_space=self.actor_critic.action_space,
-                )
+            self.initialize_without_tasks(storages.values())
+        self.experiences_seen.update({uuid: storage.total_experiences for uuid, storage in storages.items()})
 
     def collect(self, stage: PipelineStage, storages: dict[str, ExperienceStorage]) -> int:
         """Collects one rollout; returns the environment steps that this worker took."""
@@ -243,30 +294,15 @@ class OnPolicyTrainer(OnPolicyRLEngine):
         """Replaces the task samplers by new ones, on new tasks; what the rollout had gathered is dropped."""
         self.vector_tasks.close()
         self._vector_tasks = self._collector = None
+        self.vector_tasks.set_seeds(worker_seeds(self.num_samplers, None))
+        self.vector_tasks.next_task()  # the first tasks were those that the run began with
+        if self.boundary is not None:
+            self.tracker.load_state_dict(self.boundary.tracker_state)
         self.steps_in_rollout = 0
         self.initialize_storages(storages)
 
     def _count_step(self, steps: int) -> None:
         self.steps_in_rollout += steps
-
-    def _choose_with_teacher(self, distributions: Any, observations: dict[str, Any]) -> Any:
-        """Samples from the model, and takes the expert's actions instead as often as the stage says."""
-        stage = self.training_pipeline.current_stage
-        if stage is not None and stage.teacher_forcing is not None:
-            distributions = TeacherForcingDistr(
-                distr=distributions,
-                obs=observations,
-                action_space=self.actor_critic.action_space,
-                num_active_samplers=self.vector_tasks.num_unpaused_tasks,
-                approx_steps=stage.steps_taken_in_stage + self.steps_in_rollout * self.num_workers,
-                teacher_forcing=stage.teacher_forcing,
-                tracking_callback=self._track_teacher_forcing,
-            )
-        return distributions.sample()
-
-    def _track_teacher_forcing(self, *, info: dict[str, float], n: int, **kwargs: Any) -> None:
-        for key, value in info.items():
-            self.tracker.add_scalar(f"{self.mode}-misc/{key}", float(value), n)
 
     def prepare_updates(self, stage: PipelineStage, storages: dict[str, ExperienceStorage]) -> None:
         """Lets every storage compute its targets."""
@@ -282,24 +318,21 @@ class OnPolicyTrainer(OnPolicyRLEngine):
                 adv_stats_callback=self.workers.advantage_stats,
             )
 
-    def count(self, stage: PipelineStage, storages: dict[str, ExperienceStorage], steps: int) -> None:
-        """Adds what all workers did in this rollout to the counters of pipeline and stage."""
+    def count_steps(self, stage: PipelineStage, steps: int) -> None:
+        """Adds the steps that all workers took in this rollout to the counters of pipeline and stage."""
         self.training_pipeline.rollout_count += 1
         stage.rollout_count += 1
-        stage.steps_taken_in_stage += self.workers.sum_int(steps) if self.training_pipeline.rollout_storage else steps
+        samples = self.training_pipeline.rollout_storage is not None
+        stage.steps_taken_in_stage += self.workers.sum_int(steps) if samples else steps
+        self.steps_in_rollout = 0
+
+    def count_experiences(self, stage: PipelineStage, storages: dict[str, ExperienceStorage]) -> None:
+        """Adds what the storages of all workers gained in this rollout to the counters of the stage."""
         gained = stage.storage_uuid_to_steps_taken_in_stage
         for uuid, storage in storages.items():
             new = storage.total_experiences - self.experiences_seen.get(uuid, 0)
             self.experiences_seen[uuid] = storage.total_experiences
             gained[uuid] = gained.get(uuid, 0) + self.workers.sum_int(new)
-        self.steps_in_rollout = 0
-
-    def set_learning_rate(self) -> None:
-        """Sets the learning rate that the schedule has at the total number of environment steps."""
-        if self.lr_scheduler is not None:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # torch warns that schedules of a given step are out of fashion
-                self.lr_scheduler.step(self.training_pipeline.total_steps)
 
     def advance_scenes(self, stage: PipelineStage, storages: dict[str, ExperienceStorage]) -> None:
         """Every `advance_scene_rollout_period` rollouts, drops the running episodes and draws new tasks."""
@@ -329,41 +362,41 @@ class OnPolicyTrainer(OnPolicyRLEngine):
                 training_steps=pipeline.total_steps,
                 storage_experiences=pipeline.storage_uuid_to_total_experiences,
                 pipeline_stage=self.stage_index,
+                component_storage={
+                    component.uuid: component.storage_uuid
+                    for component in pipeline.pipeline_stages[self.stage_index or 0].stage_components
+                },
                 checkpoint_file_name=None if checkpoint is None else str(checkpoint),
                 seconds=self.timer.pop(),
             )
         )
-
-    def _early_stopping_metrics(self) -> ScalarMeanTracker:
-        metrics = ScalarMeanTracker()
-        for episode in self.tracker.metrics:
-            metrics.add_scalars({key: value for key, value in episode.items() if key != "task_info"})
-        return metrics
 
     # Checkpoints
 
     def should_save(self, stage: PipelineStage, stage_ended: bool) -> bool:
         """Whether `save_interval` environment steps have passed since the last checkpoint, or `stage` has ended."""
         interval = stage.training_settings.save_interval
-        if self.checkpoints is None or self.worker_id != 0 or interval is None:
+        if self.checkpoints is None or interval is None:
             return False
-        if stage_ended and self.save_after_stages:
+        if stage_ended and (self.save_after_stages or self.training_pipeline.current_stage is None):
             return True
         return interval > 0 and self.training_pipeline.total_steps - self.last_save >= interval
 
     def checkpoint_path(self) -> Path | None:
         """Returns the file that a checkpoint written now gets, None if this worker writes none."""
-        if self.checkpoints is None or self.worker_id != 0:
+        if self.checkpoints is None:
             return None
         return self.checkpoints.path(self.stage_index or 0, self.training_pipeline.total_steps)
 
     def save_checkpoint(self) -> None:
-        """Writes a checkpoint and announces it."""
-        path = self.checkpoint_path()
-        if self.checkpoints is not None and path is not None:
-            self.last_save = self.training_pipeline.total_steps
-            self.checkpoints.save(capture_state(self), path)
-            self.send(path)
+        """Writes a checkpoint of the last boundary between two rollouts and announces it."""
+        if self.checkpoints is None:
+            return
+        boundary = self.boundary or Boundary.of(self)
+        path = self.checkpoints.path(boundary.stage_index, boundary.total_steps)
+        self.checkpoints.save(capture_state(self, boundary), path)
+        self.last_save = boundary.total_steps
+        self.send(path)
 
     def load_checkpoint(self, path: str, restart_pipeline: bool = False) -> None:
         """Continues from a checkpoint, exactly if it holds all that is needed.

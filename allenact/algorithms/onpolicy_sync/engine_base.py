@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterable
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,8 +18,10 @@ from allenact.utils.seeding import set_deterministic_cudnn, set_seed, worker_see
 
 if TYPE_CHECKING:
     from allenact.algorithms.onpolicy_sync.policy import ActorCriticModel
+    from allenact.algorithms.onpolicy_sync.storage import ExperienceStorage
     from allenact.base_abstractions.experiment_config import ExperimentConfig
     from allenact.base_abstractions.sensor import Sensor
+    from allenact.base_abstractions.task import TaskSampler
     from allenact.pipeline.pipeline import TrainingPipeline
 
 TRAIN_MODE_STR = "train"
@@ -103,7 +107,7 @@ class OnPolicyRLEngine:
         """
         if self._vector_tasks is None:
             self._vector_tasks = make_vector_tasks(
-                self.config.make_sampler_fn,
+                partial(make_seeded_sampler, self.config.make_sampler_fn),
                 self._sampler_args(),
                 action_space=self.actor_critic.action_space,
                 backend=self.sampler_backend,
@@ -126,10 +130,24 @@ class OnPolicyRLEngine:
             devices = [self.device.index]
         elif self.machine_params.sampler_devices is not None:
             devices = [-1 if d.type == "cpu" else int(d.index or 0) for d in self.machine_params.sampler_devices]
-        return [
+        args = [
             make_args(process_ind=offset + index, total_processes=total, devices=devices, seeds=seeds)
             for index in range(self.num_samplers)
         ]
+        return [
+            each if "seed" in each else {**each, "framework_seed": seeds[offset + index if several else index]}
+            for index, each in enumerate(args)
+        ]
+
+    def initialize_without_tasks(self, storages: Iterable[ExperienceStorage]) -> None:
+        """Brings storages into use that hold data of their own."""
+        for storage in storages:
+            storage.initialize(
+                observations={},
+                num_samplers=0,
+                recurrent_memory_specification=self.actor_critic.recurrent_memory_specification,
+                action_space=self.actor_critic.action_space,
+            )
 
     def close(self) -> None:
         """Stops the task samplers and leaves the group of workers. Calling it again does nothing."""
@@ -145,3 +163,14 @@ class OnPolicyRLEngine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def make_seeded_sampler(
+    make_sampler_fn: Callable[..., TaskSampler], framework_seed: int | None = None, **kwargs: Any
+) -> TaskSampler:
+    """Builds a task sampler, and seeds it if its arguments do not: so that `-s` alone makes a run repeatable."""
+    sampler = make_sampler_fn(**kwargs)
+    if framework_seed is not None:
+        with contextlib.suppress(NotImplementedError):  # not every sampler can be seeded
+            sampler.set_seed(framework_seed)
+    return sampler

@@ -72,14 +72,7 @@ def evaluate(
     Raises:
         ExperimentConfigError: a sampler has no end.
     """
-    lengths = vector_tasks.lengths()
-    total = sum(lengths) + len(lengths)  # the first task of each sampler is already drawn
-    if not math.isfinite(total):
-        raise ExperimentConfigError(
-            "evaluation would never end: a task sampler has no last task.",
-            f"remaining tasks per sampler: {lengths}",
-            "set max_tasks in valid_task_sampler_args and test_task_sampler_args.",
-        )
+    total = require_finite(vector_tasks)
     collector = RolloutCollector(
         actor_critic,
         vector_tasks,
@@ -90,7 +83,7 @@ def evaluate(
     result = EvaluationResult()
     started = last_progress = time.monotonic()
     collector.initialize([rollout_storage])
-    active = list(range(len(lengths)))  # indices among all samplers, paused ones left out
+    active = list(range(vector_tasks.num_unpaused_tasks))  # indices among all samplers, paused ones left out
     if visualizer is not None:
         visualizer.collect(vector_task=vector_tasks, alive=active)
 
@@ -124,6 +117,23 @@ def evaluate(
             _report_progress(result, total, last_progress - started)
     result.seconds = time.monotonic() - started
     return result
+
+
+def require_finite(vector_tasks: VectorTasks) -> int:
+    """Returns the number of tasks to play, those already begun included.
+
+    Raises:
+        ExperimentConfigError: a sampler has no end.
+    """
+    lengths = vector_tasks.lengths()
+    total = sum(lengths) + len(lengths)  # the first task of each sampler is already drawn
+    if not math.isfinite(total):
+        raise ExperimentConfigError(
+            "evaluation would never end: a task sampler has no last task.",
+            f"remaining tasks per sampler: {lengths}",
+            "set max_tasks in valid_task_sampler_args and test_task_sampler_args.",
+        )
+    return int(total)
 
 
 def _action_choice(

@@ -9,7 +9,8 @@ import torch
 
 from allenact.algorithms.onpolicy_sync.checkpointing import load_checkpoint, load_model_weights
 from allenact.algorithms.onpolicy_sync.engine_base import TEST_MODE_STR, VALID_MODE_STR, OnPolicyRLEngine
-from allenact.algorithms.onpolicy_sync.evaluation import EvaluationResult, evaluate
+from allenact.algorithms.onpolicy_sync.evaluation import EvaluationResult, evaluate, require_finite
+from allenact.algorithms.onpolicy_sync.storage import StreamingStorageMixin
 from allenact.algorithms.onpolicy_sync.tracking import LogPackage
 from allenact.algorithms.onpolicy_sync.update import PolicyUpdater
 from allenact.utils.seeding import worker_seeds
@@ -31,6 +32,7 @@ class OnPolicyInference(OnPolicyRLEngine):
         config: the experiment.
         mode: "valid" or "test".
         enforce_expert: play the expert's actions.
+        visualize: let the experiment's visualiser record.
         **engine_kwargs: see OnPolicyRLEngine.
     """
 
@@ -40,12 +42,22 @@ class OnPolicyInference(OnPolicyRLEngine):
         mode: str = TEST_MODE_STR,
         *,
         enforce_expert: bool = False,
+        visualize: bool = True,
         **engine_kwargs: Any,
     ) -> None:
         super().__init__(config, mode, **{"seed": EVALUATION_SEED, **engine_kwargs})
         self.enforce_expert = enforce_expert
-        self.visualizer = self.machine_params.visualizer
+        self.visualizer = self.machine_params.visualizer if visualize else None
         self.actor_critic.eval()
+
+    def check_tasks(self) -> None:
+        """Starts the task samplers and checks that the evaluation can be played, and will end.
+
+        Raises:
+            UsageError: it cannot.
+        """
+        if self.training_pipeline.rollout_storage_uuid is not None and self.num_samplers > 0:
+            require_finite(self.vector_tasks)
 
     def run_eval(self, checkpoint_file_path: str) -> LogPackage:
         """Plays every task with the weights of a checkpoint and returns what to log.
@@ -56,7 +68,8 @@ class OnPolicyInference(OnPolicyRLEngine):
         state = load_checkpoint(checkpoint_file_path)
         load_model_weights(self.actor_critic, state, checkpoint_file_path)
         pipeline: TrainingPipeline = self.config.training_pipeline()
-        pipeline.load_state_dict(state.training_pipeline_state_dict)
+        if state.training_pipeline_state_dict:  # bare weights can be evaluated, too
+            pipeline.load_state_dict(state.training_pipeline_state_dict)
         stage = pipeline.valid_pipeline_stage if self.mode == VALID_MODE_STR else pipeline.test_pipeline_stage
         updater = PolicyUpdater(self.actor_critic, pipeline, optimizer=None)
 
@@ -71,6 +84,7 @@ class OnPolicyInference(OnPolicyRLEngine):
         return self.tracker.pop(
             training_steps=state.total_steps,
             storage_experiences=pipeline.storage_uuid_to_total_experiences,
+            component_storage={component.uuid: component.storage_uuid for component in stage.stage_components},
             checkpoint_file_name=checkpoint_file_path,
             seconds={"evaluate": result.seconds},
             viz_data=None if self.visualizer is None or self.visualizer.empty() else self.visualizer.read_and_reset(),
@@ -98,9 +112,15 @@ class OnPolicyInference(OnPolicyRLEngine):
             progress_interval_s=20.0 if self.mode == TEST_MODE_STR else 300.0,
         )
         tasks.resume_all()
-        tasks.set_seeds(worker_seeds(self.num_samplers, EVALUATION_SEED))
+        tasks.set_seeds(self._evaluation_seeds())
         tasks.reset_all()
         return result
+
+    def _evaluation_seeds(self) -> list[int]:
+        """Returns the seeds of this worker's samplers, which every evaluation begins with."""
+        counts = [int(count) for count in self.machine_params.nprocesses]
+        first = sum(counts[: self.worker_id])
+        return worker_seeds(sum(counts), EVALUATION_SEED)[first : first + self.num_samplers]
 
     def _rollout_losses(
         self,
@@ -132,12 +152,9 @@ class OnPolicyInference(OnPolicyRLEngine):
             storage = pipeline.get_storage(component.storage_uuid)
             storage.to(self.device)
             storage.set_partition(index=self.worker_id, num_parts=self.num_workers)
-            storage.initialize(
-                observations={},
-                num_samplers=0,
-                recurrent_memory_specification=self.actor_critic.recurrent_memory_specification,
-                action_space=self.actor_critic.action_space,
-            )
+            self.initialize_without_tasks([storage])
+            if isinstance(storage, StreamingStorageMixin):
+                storage.reset_stream()  # an object that several pipelines share may have been read to its end
             try:
                 while True:
                     storage.before_updates(
@@ -151,5 +168,7 @@ class OnPolicyInference(OnPolicyRLEngine):
                         [updater.update_component(stage, component, {component.storage_uuid: storage})]
                     )
                     storage.after_updates()
+                    if not isinstance(storage, StreamingStorageMixin):
+                        break  # one pass has seen everything
             except EOFError:
                 continue

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from allenact.utils.summary_writer import SummaryWriter
     from allenact.viz import VizSuite
 
-_NOT_ON_CONSOLE = ("pipeline_stage", "_total_experiences", "num_tasks_completed_since_last_log")
-
 
 class LogSink:
     """Writes what the workers report, wherever it is wanted.
@@ -100,10 +98,11 @@ class LogSink:
         if last is None or last.training_steps <= 0:
             return {}
         rates = {"train-misc/approx_fps": (package.training_steps - last.training_steps) / elapsed}
-        for uuid, experiences in package.storage_experiences.items():
-            tag = f"train-{uuid}-misc/approx_eps"
-            rates[tag] = (experiences - last.storage_experiences.get(uuid, 0)) / elapsed
-            x_axis[tag] = f"train-misc/{uuid}_total_experiences"
+        for component, storage in package.component_storage.items():
+            tag = f"train-{component}-misc/approx_eps"
+            gained = package.storage_experiences[storage] - last.storage_experiences.get(storage, 0)
+            rates[tag] = gained / elapsed
+            x_axis[tag] = f"train-misc/{storage}_total_experiences"
         for phase, seconds in package.seconds.items():
             rates[f"train-misc/time_share_{phase}"] = seconds / elapsed
         return rates
@@ -123,18 +122,18 @@ class LogSink:
     def _write_console(self, package: LogPackage, means: dict[str, float]) -> None:
         words = [f"{package.mode.upper()}: {package.training_steps} rollout steps ({package.storage_experiences})"]
         for tag in sorted(means, key=lambda tag: (tag.count("/"), tag)):
-            key = tag.split("/", 1)[1]
-            if key.endswith(_NOT_ON_CONSOLE) or key.startswith(("approx_", "time_share_")):
-                continue
-            words.append(f"{key} {means[tag]:.3g}")
+            group, key = tag.split("/", 1)
+            is_counter = group == f"{package.mode}-misc" and not key.startswith("teacher_ratio/")
+            if not is_counter and not tag.endswith("-misc/approx_eps"):
+                words.append(f"{key} {means[tag]:.3g}")
         if package.mode == "train":
             words.append(f"elapsed_time {time.time() - self._started:.3g}s")
             if "train-misc/approx_fps" in means:
                 words.append(f"approx_fps {means['train-misc/approx_fps']:.3g}")
-            for uuid in package.storage_experiences:
-                tag = f"train-{uuid}-misc/approx_eps"
+            for component, storage in package.component_storage.items():
+                tag = f"train-{component}-misc/approx_eps"
                 if tag in means:
-                    words.append(f"{uuid}/approx_eps {means[tag]:.3g}")
+                    words.append(f"{storage}/approx_eps {means[tag]:.3g}")
         words.append(f"new_tasks_completed {len(package.metrics)}")
         if package.mode != "train":
             words.append(f"checkpoint {package.checkpoint_file_name}")

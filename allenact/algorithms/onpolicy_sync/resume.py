@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,70 +12,126 @@ from allenact.algorithms.onpolicy_sync.checkpointing import (
     load_scheduler_state,
     scheduler_state,
 )
-from allenact.algorithms.onpolicy_sync.storage import RolloutStorage
+from allenact.algorithms.onpolicy_sync.storage import RolloutStorage, StreamingStorageMixin
+from allenact.base_abstractions.memory import Memory
+from allenact.errors import CheckpointError
 from allenact.utils.seeding import capture_rng_state, checkpoint_seed, restore_rng_state, set_seed, worker_seeds
 from allenact.utils.system import get_logger
 
 if TYPE_CHECKING:
     from allenact.algorithms.onpolicy_sync.engine import OnPolicyTrainer
+    from allenact.pipeline.pipeline import TrainingPipeline
 
 
 @dataclass(frozen=True)
 class Boundary:
-    """What changes while a rollout is collected, as it was between two rollouts."""
+    """A trainer between two rollouts: what collecting changes, and with `weights` also what an update changes."""
 
+    total_steps: int
+    stage_index: int
+    pipeline_state: dict[str, Any]
+    stream_memory: dict[str, Any]
     rng_state: dict[str, Any]
     sampler_states: list[dict[str, Any] | None]
     storage_states: dict[str, Any]
     tracker_state: dict[str, Any]
+    weights: dict[str, Any] | None
+    """Copies of model and optimiser states, None if they were not wanted."""
 
     @classmethod
-    def of(cls, trainer: OnPolicyTrainer) -> Boundary:
+    def of(cls, trainer: OnPolicyTrainer, with_weights: bool = False) -> Boundary:
         """Takes the state of `trainer`, which is between two rollouts."""
-        samples = trainer.training_pipeline.rollout_storage is not None
+        pipeline = trainer.training_pipeline
+        samples = pipeline.rollout_storage is not None
         storages = {uuid: storage.state_dict() for uuid, storage in trainer.storages_in_use.items()}
+        weights = None
+        if with_weights:
+            weights = {"model": trainer.actor_critic.state_dict(), "optimizer": trainer.optimizer.state_dict()}
         return cls(
+            total_steps=pipeline.total_steps,
+            stage_index=trainer.stage_index if trainer.stage_index is not None else pipeline.current_stage_index or 0,
+            pipeline_state=copy.deepcopy(pipeline.state_dict()),
+            stream_memory=_stream_memory(pipeline),
             rng_state=capture_rng_state(),
             sampler_states=trainer.vector_tasks.state_dict() if samples else [],
             storage_states={uuid: state for uuid, state in storages.items() if state is not None},
             tracker_state={**trainer.tracker.state_dict(), "last_log": trainer.last_log},
+            weights=copy.deepcopy(weights),
         )
 
 
-def capture_state(trainer: OnPolicyTrainer) -> TrainingState:
-    """Returns all that `trainer` needs to go on. Within a rollout: the state at its start."""
-    in_rollout = trainer.steps_in_rollout > 0
-    boundary = trainer.boundary if in_rollout and trainer.boundary is not None else Boundary.of(trainer)
-    unsaved = [index for index, state in enumerate(boundary.sampler_states) if state is None]
-    if unsaved and not trainer.warned_about_unsaved_samplers:
-        trainer.warned_about_unsaved_samplers = True
-        get_logger().warning(
-            f"{len(unsaved)} of {len(boundary.sampler_states)} task samplers cannot be saved. A run resumed from"
-            " this checkpoint starts their episodes anew."
-        )
+def _stream_memory(pipeline: TrainingPipeline) -> dict[str, Any]:
+    """Returns the recurrent state of streamed data: "stage component" -> key -> (tensor, sampler dimension)."""
+    return {
+        f"{index} {uuid}": {key: (tensor.clone(), dim) for key, (tensor, dim) in memory.items()}
+        for index, stage in enumerate(pipeline.pipeline_stages)
+        for uuid, memory in stage.stage_component_uuid_to_stream_memory.items()
+        if memory
+    }
+
+
+def capture_state(trainer: OnPolicyTrainer, boundary: Boundary) -> TrainingState:
+    """Returns all that `trainer` needs to go on from `boundary`, its last one."""
+    _warn_of_what_cannot_be_saved(trainer, boundary)
+    weights = boundary.weights
+    if trainer.boundary is None or weights is None:  # not within an update, so the weights are those of the boundary
+        weights = {"model": trainer.actor_critic.state_dict(), "optimizer": trainer.optimizer.state_dict()}
     return TrainingState(
-        model_state_dict=trainer.actor_critic.state_dict(),
-        total_steps=trainer.training_pipeline.total_steps,
-        optimizer_state_dict=trainer.optimizer.state_dict(),
-        training_pipeline_state_dict=trainer.training_pipeline.state_dict(),
+        model_state_dict=weights["model"],
+        total_steps=boundary.total_steps,
+        optimizer_state_dict=weights["optimizer"],
+        training_pipeline_state_dict=boundary.pipeline_state,
         trainer_seed=trainer.seed,
         scheduler_state=None if trainer.lr_scheduler is None else scheduler_state(trainer.lr_scheduler),
         rng_state=boundary.rng_state,
         sampler_states=boundary.sampler_states,
         storage_states=boundary.storage_states,
+        stream_memory=boundary.stream_memory,
         tracker_state=boundary.tracker_state,
     )
+
+
+def _warn_of_what_cannot_be_saved(trainer: OnPolicyTrainer, boundary: Boundary) -> None:
+    """Says once what will start anew in a run that is resumed from here."""
+    if trainer.warned_about_unsaved_state:
+        return
+    trainer.warned_about_unsaved_state = True
+    unsaved = [index for index, state in enumerate(boundary.sampler_states) if state is None]
+    if unsaved:
+        get_logger().warning(
+            f"{len(unsaved)} of {len(boundary.sampler_states)} task samplers cannot be saved. A run resumed from"
+            " this checkpoint starts their episodes anew."
+        )
+    for uuid, storage in trainer.storages_in_use.items():
+        if isinstance(storage, StreamingStorageMixin) and uuid not in boundary.storage_states:
+            get_logger().warning(
+                f'Storage "{uuid}" cannot be saved. A run resumed from this checkpoint reads its data from the start.'
+            )
 
 
 def restore_state(trainer: OnPolicyTrainer, state: TrainingState) -> None:
     """Continues from `state`: exactly if it holds all that is needed, else with new episodes and new seeds.
 
     Raises:
-        CheckpointError: the pipeline has other stages.
+        CheckpointError: it holds only weights, or belongs to other stages or another optimiser.
     """
     pipeline = trainer.training_pipeline
+    if not state.training_pipeline_state_dict:
+        raise CheckpointError(
+            "the checkpoint holds weights but not how far the training had come.",
+            f"entries it lacks: training_pipeline_state_dict, in a file of {state.total_steps:,} steps",
+            "start a new training from its weights: --restart_pipeline.",
+        )
     pipeline.load_state_dict(state.training_pipeline_state_dict)
-    trainer.optimizer.load_state_dict(state.optimizer_state_dict)
+    try:
+        trainer.optimizer.load_state_dict(state.optimizer_state_dict)
+    except (ValueError, KeyError) as error:
+        raise CheckpointError(
+            "the checkpoint's optimiser does not fit the experiment's.",
+            f"{type(error).__name__}: {error}",
+            "resume with the experiment that wrote it, or start anew from its weights: --restart_pipeline.",
+        ) from error
+    _restore_stream_memory(pipeline, state.stream_memory or {})
     if trainer.lr_scheduler is not None and state.scheduler_state is not None:
         load_scheduler_state(trainer.lr_scheduler, state.scheduler_state)
     if state.trainer_seed is not None:
@@ -88,6 +145,13 @@ def restore_state(trainer: OnPolicyTrainer, state: TrainingState) -> None:
         reseed(trainer)
     else:
         _restore_the_rest(trainer, state, restarted)
+
+
+def _restore_stream_memory(pipeline: TrainingPipeline, saved: dict[str, Any]) -> None:
+    for name, entries in saved.items():
+        index, uuid = name.split(" ", 1)
+        memory = Memory({key: (tensor, dim) for key, (tensor, dim) in entries.items()})
+        pipeline.pipeline_stages[int(index)].stage_component_uuid_to_stream_memory[uuid] = memory
 
 
 def _restore_samplers(trainer: OnPolicyTrainer, states: list[dict[str, Any] | None]) -> list[int] | None:
@@ -120,7 +184,7 @@ def _restore_the_rest(trainer: OnPolicyTrainer, state: TrainingState, restarted:
             storage.load_state_dict(saved[uuid], restarted=restarted)
         else:
             storage.load_state_dict(saved[uuid])
-        trainer.experiences_seen[uuid] = storage.total_experiences
+        trainer.experiences_seen[uuid] = storage.total_experiences  # which loading has changed
     trainer.storages_in_use = storages
     if state.tracker_state is not None:
         trainer.tracker.load_state_dict(state.tracker_state)

@@ -67,7 +67,9 @@ class RunDirectory:
 
     def train_metrics(self, start_time: str) -> Path:
         """The folder of a training run's metrics files."""
-        return self._run_path("metrics", "metrics", start_time)
+        if self.layout is SaveDirFormat.FLAT:
+            return self.output_dir / "metrics" / self.tag_dir / start_time
+        return self.output_dir / "test" / self.tag / start_time
 
     def test_tensorboard(self, start_time: str, checkpoint_start_time: str) -> Path:
         """The event files of a test of checkpoints that lie in the folder `checkpoint_start_time`."""

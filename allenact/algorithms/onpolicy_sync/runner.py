@@ -1,12 +1,13 @@
-"""OnPolicyRunner starts the workers of a run, writes what they report, and sees to it that all of them end."""
+"""OnPolicyRunner starts the workers of a run, writes what they report, and sees to it that all of them end.
+
+Over 400 lines because its constructor and its two entry points, with AllenAct's whole signatures, are documented here.
+"""
 
 from __future__ import annotations
 
 import os
 import random
-import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from multiprocessing.context import BaseContext
 from pathlib import Path
@@ -18,28 +19,33 @@ import torch
 from allenact.algorithms.onpolicy_sync.checkpointing import (
     CheckpointStore,
     find_checkpoints,
-    load_checkpoint,
+    one_checkpoint,
     step_from_checkpoint,
 )
+from allenact.algorithms.onpolicy_sync.distributed import meeting_point
 from allenact.algorithms.onpolicy_sync.log_sink import LogSink, write_json
 from allenact.algorithms.onpolicy_sync.run_directory import RunDirectory, SaveDirFormat, save_used_configs
 from allenact.algorithms.onpolicy_sync.startup_checks import machine_params_of, require_samplers
-from allenact.algorithms.onpolicy_sync.supervision import Validation, evaluate_on, supervise_training
+from allenact.algorithms.onpolicy_sync.stop_signals import StopSignals
+from allenact.algorithms.onpolicy_sync.supervision import Validation, await_ready, evaluate_on, supervise_training
 from allenact.algorithms.onpolicy_sync.worker_processes import (
     WorkerProcess,
     evaluation_worker,
+    stop_workers,
     train_worker,
 )
 from allenact.base_abstractions.callbacks import Callback
-from allenact.errors import CheckpointError, ExperimentConfigError
+from allenact.errors import ExperimentConfigError
+from allenact.pipeline.validation import check_evaluation_stages
 from allenact.utils.callback_loading import load_callbacks
+from allenact.utils.console import print_test_summary
 from allenact.utils.experiment_loading import CONFIG_KWARGS_STR
 from allenact.utils.seeding import set_deterministic_cudnn, set_seed
-from allenact.utils.system import find_free_port, get_logger
+from allenact.utils.system import get_logger
 from allenact.utils.worker_startup import worker_context
 
 if TYPE_CHECKING:
-    from allenact.base_abstractions.experiment_config import ExperimentConfig
+    from allenact.base_abstractions.experiment_config import ExperimentConfig, MachineParams
 
 __all__ = ["CONFIG_KWARGS_STR", "OnPolicyRunner", "SaveDirFormat"]
 
@@ -120,7 +126,6 @@ class OnPolicyRunner:
         self.callbacks_paths = callbacks_paths
         self._start_time: str | None = None
         self._workers: list[WorkerProcess] = []
-        self._stop_requested = False
 
     # Names and places
 
@@ -148,16 +153,16 @@ class OnPolicyRunner:
         pipeline = self.config.training_pipeline()
         if pipeline.rollout_storage_uuid is None:
             return bool(pipeline.valid_pipeline_stage.loss_names)
-        return sum(int(count) for count in machine_params_of(self.config, "valid").nprocesses) > 0
+        return sum(int(count) for count in self._machine_params("valid").nprocesses) > 0
 
     def worker_devices(self, mode: str) -> tuple[torch.device, ...]:
         """Returns one device for each worker of `mode`; validation has one worker."""
-        devices = tuple(machine_params_of(self.config, mode).devices)
+        devices = tuple(machine_params_of(self.config, mode, self.machine_id).devices)
         return devices[:1] if mode == "valid" else devices
 
     def local_worker_ids(self, mode: str) -> list[int]:
         """Returns the workers of `mode` that run on this machine."""
-        ids = list(machine_params_of(self.config, mode).local_worker_ids)
+        ids = list(machine_params_of(self.config, mode, self.machine_id).local_worker_ids)
         return ids[:1] if mode == "valid" else ids
 
     def checkpoint_dir(self, start_time_str: str | None = None, create_if_none: bool = True) -> str:
@@ -228,63 +233,84 @@ class OnPolicyRunner:
             RunError: a worker failed; all others have been ended.
             KeyboardInterrupt: the run was stopped; a checkpoint has been written.
         """
-        params = (
-            require_samplers(self.config, "train") if self._samples_tasks() else machine_params_of(self.config, "train")
-        )
+        params = self._machine_params("train")
         num_workers = len(params.devices)
         self.config.training_pipeline().validate(min(int(count) for count in params.nprocesses), num_workers)
         if checkpoint is not None:
-            checkpoint = self._one_checkpoint(checkpoint)
-        self._begin()
-        callbacks = self._make_callbacks()
-        self._save_used_configs(callbacks)
-
-        folder = self.paths.train_metrics(self.local_start_time_str)
-        results: list[dict[str, Any]] = []
-        sink = LogSink(
-            callbacks=callbacks,
-            writer=self._summary_writer(self.paths.train_tensorboard(self.local_start_time_str)),
-            metrics_file=folder / "metrics.jsonl",
-            visualizer=None if self.disable_tensorboard else machine_params_of(self.config, "valid").visualizer,
-        )
+            checkpoint = one_checkpoint(checkpoint)
+        callbacks = self._begin()
         common = self._worker_kwargs(callbacks, max_sampler_processes_per_worker)
-        with self._interruptible():
-            trainers = [
-                self._start_worker(
-                    "training" if num_workers == 1 else f"training {worker_id}",
-                    train_worker,
-                    **common,
-                    checkpoint=checkpoint,
-                    restart_pipeline=restart_pipeline,
-                    valid_on_initial_weights=valid_on_initial_weights,
-                    seed=self.seed,
-                    worker_id=worker_id,
-                    num_workers=num_workers,
-                    distributed_address=self._rendezvous(num_workers),
-                    checkpoints=CheckpointStore(self.checkpoint_dir(create_if_none=False), self.experiment_name),
-                    save_ckpt_after_every_pipeline_stage=save_ckpt_after_every_pipeline_stage,
-                    try_restart_after_task_error=try_restart_after_task_error,
-                )
-                for worker_id in self.local_worker_ids("train")
-            ]
-            start_validation = partial(self._start_worker, "validation", evaluation_worker, **common, mode="valid")
-            validation = Validation(start_validation) if self.running_validation else None
+        address = meeting_point(self.distributed_ip_and_port, self.machine_id) if num_workers > 1 else ""
+        validates, draws = self.running_validation, not self.disable_tensorboard
+        start_validation = partial(
+            self._start_worker, "validation", evaluation_worker, **common, mode="valid", visualize=draws
+        )
+        sink: LogSink | None = None
+        results: list[dict[str, Any]] = []
+
+        def begin_logging() -> None:
+            nonlocal sink
+            sink = self._train_sink(callbacks, collect_valid_results and validates)
+
+        with StopSignals() as stop:
             try:
-                for packages in supervise_training(trainers, validation, lambda: self._stop_requested):
-                    entry = sink.write(packages)
+                trainers = [
+                    self._start_worker(
+                        "training" if num_workers == 1 else f"training {worker_id}",
+                        train_worker,
+                        **common,
+                        checkpoint=checkpoint,
+                        restart_pipeline=restart_pipeline,
+                        valid_on_initial_weights=valid_on_initial_weights and validates,
+                        seed=self.seed,
+                        worker_id=worker_id,
+                        num_workers=num_workers,
+                        distributed_address=address,
+                        checkpoints=self._checkpoint_store(worker_id, save_ckpt_at_every_host),
+                        save_ckpt_after_every_pipeline_stage=save_ckpt_after_every_pipeline_stage,
+                        try_restart_after_task_error=try_restart_after_task_error,
+                    )
+                    for worker_id in self.local_worker_ids("train")
+                ]
+                validation = Validation(start_validation) if validates else None
+                for packages in supervise_training(trainers, validation, stop, begin_logging):
+                    entry = sink.write(packages) if sink is not None else {}
                     if packages[0].mode == "valid" and collect_valid_results:
                         results.append(entry)
-                        write_json(
-                            self.paths.valid_metrics(self.local_start_time_str, entry["training_steps"]),
-                            entry,
-                        )
+                        steps = entry["training_steps"]
+                        write_json(self.paths.valid_metrics(self.local_start_time_str, steps), entry)
             finally:
                 self._stop_workers()
-                sink.close()
-        if self._stop_requested:
+                if sink is not None:
+                    sink.close()
+        if stop.requested:
             raise KeyboardInterrupt
-        self._say_where("Training is complete.")
+        get_logger().info(f"Training is complete. Checkpoints are in {self.checkpoint_dir(create_if_none=False)}")
         return (self.local_start_time_str, results) if collect_valid_results else self.local_start_time_str
+
+    def _train_sink(self, callbacks: Sequence[Callback], collect_valid_results: bool) -> LogSink:
+        """Makes the run's folders, with a record of what is run, and what writes its logs."""
+        start_time = self.local_start_time_str
+        if not self.disable_config_saving and self.loaded_config_src_files is not None:
+            folder = self.paths.used_configs(start_time)
+            save_used_configs(folder, self.loaded_config_src_files)
+            for callback in callbacks:
+                callback.after_save_project_state(base_dir=str(folder))
+        if collect_valid_results:
+            write_json(self.paths.valid_metrics(start_time, 0), [])
+        return LogSink(
+            callbacks=callbacks,
+            writer=self._summary_writer(self.paths.train_tensorboard(start_time)),
+            metrics_file=self.paths.train_metrics(start_time) / "metrics.jsonl",
+            visualizer=None if self.disable_tensorboard else self._machine_params("valid").visualizer,
+        )
+
+    def _checkpoint_store(self, worker_id: int, at_every_host: bool) -> CheckpointStore | None:
+        """Returns where a training worker saves; only the first one does, or the first one of each machine."""
+        first = self.local_worker_ids("train")[0] if at_every_host else 0
+        if worker_id != first:
+            return None
+        return CheckpointStore(self.checkpoint_dir(create_if_none=False), self.experiment_name)
 
     # Testing
 
@@ -314,29 +340,18 @@ class OnPolicyRunner:
             KeyboardInterrupt: the test was stopped.
         """
         checkpoints = find_checkpoints(checkpoint_path_dir_or_pattern, approx_ckpt_step_interval)
-        params = (
-            require_samplers(self.config, "test") if self._samples_tasks() else machine_params_of(self.config, "test")
-        )
+        params = self._machine_params("test")
+        check_evaluation_stages(self.config.training_pipeline())
         if infer_output_dir:
-            self.paths = RunDirectory(
-                Path(checkpoints[0]).resolve().parents[1],
-                self.config.tag(),
-                self.extra_tag,
-                self.save_dir_fmt,
-            )
-        self._begin()
-        callbacks = self._make_callbacks()
+            root = Path(checkpoints[0]).resolve().parents[1]
+            self.paths = RunDirectory(root, self.config.tag(), self.extra_tag, self.save_dir_fmt)
+        callbacks = self._begin()
         metrics_path = self.paths.test_metrics(self.local_start_time_str)
-        results: list[dict[str, Any]] = []
-        write_json(metrics_path, results)
         log_dir = self.paths.test_tensorboard(self.local_start_time_str, self.checkpoint_start_time_str(checkpoints[0]))
-        sink = LogSink(
-            callbacks=callbacks,
-            writer=self._summary_writer(log_dir),
-            visualizer=None if self.disable_tensorboard else params.visualizer,
-        )
         kwargs = self._worker_kwargs(callbacks, max_sampler_processes_per_worker)
-        with self._interruptible():
+        sink: LogSink | None = None
+        results: list[dict[str, Any]] = []
+        with StopSignals() as stop:
             try:
                 testers = [
                     self._start_worker(
@@ -347,43 +362,42 @@ class OnPolicyRunner:
                         worker_id=worker_id,
                         num_workers=len(params.devices),
                         enforce_expert=inference_expert,
+                        visualize=not self.disable_tensorboard,
                     )
                     for worker_id in self.local_worker_ids("test")
                 ]
+                await_ready(testers, stop)
+                write_json(metrics_path, results)
+                visualizer = None if self.disable_tensorboard else params.visualizer
+                sink = LogSink(callbacks=callbacks, writer=self._summary_writer(log_dir), visualizer=visualizer)
                 for path in checkpoints:
-                    results.append(sink.write(evaluate_on(testers, path, lambda: self._stop_requested)))
+                    results.append(sink.write(evaluate_on(testers, path, stop)))
                     write_json(metrics_path, results)
             finally:
                 self._stop_workers()
-                sink.close()
-        from allenact.utils.console import print_test_summary
-
+                if sink is not None:
+                    sink.close()
         print_test_summary(checkpoints, results)
-        get_logger().info(
-            f"Results are in {metrics_path}" + ("" if self.disable_tensorboard else f", pictures in {log_dir}")
-        )
+        pictures = "" if self.disable_tensorboard else f", TensorBoard's files in {log_dir}"
+        get_logger().info(f"Results are in {metrics_path}{pictures}")
         return results
 
     # Parts of both
 
-    def _samples_tasks(self) -> bool:
-        return self.config.training_pipeline().rollout_storage_uuid is not None
+    def _machine_params(self, mode: str) -> MachineParams:
+        """Returns the machine parameters of `mode`; where tasks are played, every worker has samplers."""
+        needs_samplers = mode != "valid" and self.config.training_pipeline().rollout_storage_uuid is not None
+        return (require_samplers if needs_samplers else machine_params_of)(self.config, mode, self.machine_id)
 
-    def _one_checkpoint(self, path: str) -> str:
-        """Returns the one checkpoint to resume from, known to be readable."""
-        files = find_checkpoints(path)
-        if len(files) != 1:
-            raise CheckpointError(
-                "training resumes from one checkpoint.",
-                f"--checkpoint {path}, which matches {len(files)} files",
-                f"pass one of them, for example the newest: {files[-1]}",
-            )
-        load_checkpoint(files[0])
-        return files[0]
-
-    def _begin(self) -> None:
+    def _begin(self) -> list[Callback]:
+        """Gives the run its start time, which names its folders, and sets up its callbacks."""
+        callbacks = load_callbacks(self.callbacks_paths, self.config)
         self.paths.check_writable()
         self._start_time = self.paths.new_start_time()
+        name = f"{self.experiment_name}/{self._start_time}"
+        for callback in callbacks:
+            callback.setup(name=name, config=self.config, mode=self.mode)
+        return callbacks
 
     def _worker_kwargs(self, callbacks: Sequence[Callback], max_sampler_processes: int | None) -> dict[str, Any]:
         sensors = [sensor for callback in callbacks for sensor in (callback.callback_sensors() or ())]
@@ -402,26 +416,8 @@ class OnPolicyRunner:
         return worker
 
     def _stop_workers(self) -> None:
-        """Ends every worker; one that has said it is finished is only waited for."""
-        for worker in self._workers:
-            if not worker.finished:
-                worker.request_stop()
-        for worker in self._workers:
-            worker.close()
+        stop_workers(self._workers)
         self._workers.clear()
-
-    def _rendezvous(self, num_workers: int) -> str:
-        """Returns `ip:port` for the training workers to meet; the port is chosen once."""
-        address, _, port = self.distributed_ip_and_port.rpartition(":")
-        if num_workers > 1 and port == "0":
-            if self.machine_id != 0:
-                raise ExperimentConfigError(
-                    "only machine 0 can choose the port where the workers meet.",
-                    f"--distributed_ip_and_port {self.distributed_ip_and_port} --machine_id {self.machine_id}",
-                    "give all machines the same address and port.",
-                )
-            self.distributed_ip_and_port = f"{address}:{find_free_port(address)}"
-        return self.distributed_ip_and_port
 
     def _summary_writer(self, folder: Path) -> Any:
         if self.disable_tensorboard:
@@ -429,46 +425,6 @@ class OnPolicyRunner:
         from allenact.utils.tensor_utils import SummaryWriter
 
         return SummaryWriter(log_dir=str(folder), filename_suffix=f"__{self.mode}_{self.local_start_time_str}")
-
-    def _make_callbacks(self) -> list[Callback]:
-        callbacks = load_callbacks(self.callbacks_paths, self.config)
-        for callback in callbacks:
-            callback.setup(
-                name=f"{self.experiment_name}/{self.local_start_time_str}", config=self.config, mode=self.mode
-            )
-        return callbacks
-
-    def _save_used_configs(self, callbacks: Sequence[Callback]) -> None:
-        if self.disable_config_saving or self.loaded_config_src_files is None:
-            return
-        folder = self.paths.used_configs(self.local_start_time_str)
-        save_used_configs(folder, self.loaded_config_src_files)
-        for callback in callbacks:
-            callback.after_save_project_state(base_dir=str(folder))
-
-    def _say_where(self, what: str) -> None:
-        start = self.local_start_time_str
-        get_logger().info(f"{what} Checkpoints are in {self.paths.checkpoints(start)}")
-
-    @contextmanager
-    def _interruptible(self) -> Iterator[None]:
-        """While the block runs, the first SIGINT or SIGTERM asks the run to stop; the second ends it at once."""
-
-        def request_stop(signal_number: int, frame: Any) -> None:
-            if self._stop_requested:
-                raise KeyboardInterrupt
-            self._stop_requested = True
-            get_logger().warning("Stopping: a checkpoint is being written. Press Ctrl-C again to stop at once.")
-
-        try:
-            previous = {number: signal.signal(number, request_stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        except ValueError:  # not in the main thread: whoever runs us there handles signals
-            previous = {}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
 
     def close(self, verbose: bool = True) -> None:
         """Ends all workers. Calling it again does nothing."""

@@ -18,18 +18,22 @@ if TYPE_CHECKING:
     from allenact.base_abstractions.preprocessor import SensorPreprocessorGraph
 
 
-def machine_params_of(config: ExperimentConfig, mode: str) -> MachineParams:
-    """Returns the experiment's machine parameters for `mode`, which it may also give as a dict."""
-    return MachineParams.instance_from(config.machine_params(mode))
+def machine_params_of(config: ExperimentConfig, mode: str, machine_id: int = 0) -> MachineParams:
+    """Returns the experiment's machine parameters for `mode`, which it may also give as a dict.
+
+    Experiments for one machine need not know of `machine_id`: it is passed on only where it is not 0.
+    """
+    extra = {"machine_id": machine_id} if machine_id else {}
+    return MachineParams.instance_from(config.machine_params(mode, **extra))
 
 
-def require_samplers(config: ExperimentConfig, mode: str) -> MachineParams:
+def require_samplers(config: ExperimentConfig, mode: str, machine_id: int = 0) -> MachineParams:
     """Returns the machine parameters of `mode`, in which every worker must have a task sampler.
 
     Raises:
         ExperimentConfigError: there is no worker, or one without samplers.
     """
-    params = machine_params_of(config, mode)
+    params = machine_params_of(config, mode, machine_id)
     counts = [int(count) for count in params.nprocesses]
     if min(counts, default=0) < 1:
         raise ExperimentConfigError(

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import connection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from allenact.algorithms.onpolicy_sync.tracking import LogPackage
-from allenact.algorithms.onpolicy_sync.worker_processes import Evaluate, Failed, Finished, WorkerProcess
+from allenact.algorithms.onpolicy_sync.worker_processes import (
+    STOP_GRACE_S,
+    Evaluate,
+    Failed,
+    Finished,
+    Ready,
+    WorkerProcess,
+)
 
+Message = TypeVar("Message")
 _POLL_S = 0.5  # how soon a request to stop is noticed
 
 
 class Validation:
     """Evaluates the newest checkpoint whenever the validation worker is free.
 
-    The worker starts with the first checkpoint. With slow validation, checkpoints that a newer one has overtaken are
-    not evaluated; the last one always is.
+    With slow validation, checkpoints that a newer one has overtaken are not evaluated; the last one always is.
 
     Args:
         start_worker: starts the validation worker.
@@ -28,6 +37,11 @@ class Validation:
         self.worker: WorkerProcess | None = None
         self.waiting: str | None = None
         self.is_busy = False
+
+    def start(self) -> None:
+        """Starts the worker, which checks at once that it can do its work."""
+        if self.worker is None:
+            self.worker = self.start_worker()
 
     def enqueue(self, checkpoint: str) -> None:
         """Has `checkpoint` evaluated next, instead of any older one that still waits."""
@@ -41,15 +55,17 @@ class Validation:
         self._evaluate_waiting()
 
     def _evaluate_waiting(self) -> None:
-        if self.waiting is not None:
-            if self.worker is None:
-                self.worker = self.start_worker()
+        self.start()
+        if self.waiting is not None and self.worker is not None:
             self.worker.send(Evaluate(self.waiting))
             self.waiting, self.is_busy = None, True
 
 
 def supervise_training(
-    trainers: Sequence[WorkerProcess], validation: Validation | None, stop_requested: Callable[[], bool]
+    trainers: Sequence[WorkerProcess],
+    validation: Validation | None,
+    stop_requested: Callable[[], bool],
+    on_ready: Callable[[], None] = lambda: None,
 ) -> Iterator[list[LogPackage]]:
     """Yields what is to be logged until all trainers have finished and the last checkpoint is validated.
 
@@ -57,16 +73,18 @@ def supervise_training(
         trainers: the training workers.
         validation: evaluates the checkpoints that they write, None for no validation.
         stop_requested: once it answers True, trainers are asked to save and leave, and validation is given up.
+        on_ready: called once, when the first trainer has checked everything and begins.
 
     Raises:
         AllenActError: what a worker failed with.
     """
     working: dict[Any, WorkerProcess] = {worker.connection: worker for worker in trainers}
     by_step: dict[int, list[LogPackage]] = {}
-    stopping = False
-    while working or (validation is not None and validation.is_busy):
+    begun = stopping = False
+    deadline = math.inf
+    while (working or (validation is not None and validation.is_busy)) and time.monotonic() < deadline:
         if stop_requested() and not stopping:
-            stopping, validation = True, None
+            stopping, validation, deadline = True, None, time.monotonic() + STOP_GRACE_S
             for worker in trainers:
                 worker.request_stop()
         sources = dict(working)
@@ -78,6 +96,12 @@ def supervise_training(
                 raise message.error
             if isinstance(message, (Finished, Failed)):  # asked to stop, a worker may end before it can say so
                 del working[ready]
+            elif isinstance(message, Ready):
+                if not begun and ready in working:
+                    begun = True
+                    on_ready()
+                    if validation is not None:
+                        validation.start()
             elif isinstance(message, Path):
                 if validation is not None:
                     validation.enqueue(str(message))
@@ -92,6 +116,17 @@ def supervise_training(
                     yield by_step.pop(message.training_steps)
 
 
+def await_ready(testers: Sequence[WorkerProcess], stop_requested: Callable[[], bool]) -> None:
+    """Returns when every tester has checked and started everything it needs.
+
+    Raises:
+        AllenActError: what a worker failed with.
+        KeyboardInterrupt: `stop_requested` answered True.
+    """
+    for tester in testers:
+        _await(tester, Ready, stop_requested)
+
+
 def evaluate_on(
     testers: Sequence[WorkerProcess], checkpoint: str, stop_requested: Callable[[], bool]
 ) -> list[LogPackage]:
@@ -103,15 +138,17 @@ def evaluate_on(
     """
     for tester in testers:
         tester.send(Evaluate(checkpoint))
-    return [_await_package(tester, stop_requested) for tester in testers]
+    return [_await(tester, LogPackage, stop_requested) for tester in testers]
 
 
-def _await_package(tester: WorkerProcess, stop_requested: Callable[[], bool]) -> LogPackage:
+def _await(tester: WorkerProcess, kind: type[Message], stop_requested: Callable[[], bool]) -> Message:
+    """Returns the next message of a tester, which is of that kind unless the tester failed."""
     while not tester.connection.poll(_POLL_S):
         if stop_requested():
             raise KeyboardInterrupt
     message = tester.receive()
     if isinstance(message, Failed):
         raise message.error
-    package: LogPackage = message
-    return package
+    if not isinstance(message, kind):
+        raise TypeError(f"the {tester.name} process sent {message!r} where a {kind.__name__} was due")
+    return message

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from allenact.errors import TaskError
+from allenact.utils.metrics import ScalarMeanTracker
 
 if TYPE_CHECKING:
     from allenact.algorithms.onpolicy_sync.update import ComponentUpdate
@@ -31,6 +32,8 @@ class LogPackage:
     """TensorBoard tag -> [weighted sum, weight]."""
     scalar_storage: dict[str, str] = field(default_factory=dict)
     """TensorBoard tag -> uuid of the storage whose experiences are the tag's x-axis."""
+    component_storage: dict[str, str] = field(default_factory=dict)
+    """Stage component uuid -> uuid of its storage."""
     metrics: list[dict[str, Any]] = field(default_factory=list)
     """`task.metrics()` of every finished episode."""
     tasks_data: list[dict[str, Any]] = field(default_factory=list)
@@ -115,6 +118,7 @@ class Tracker:
             "scalars": {tag: list(entry) for tag, entry in self.scalars.items()},
             "scalar_storage": dict(self.scalar_storage),
             "metrics": list(self.metrics),
+            "tasks_data": list(self.tasks_data),
             "dropped_metrics": self.dropped_metrics,
         }
 
@@ -124,7 +128,16 @@ class Tracker:
         self.scalars = {tag: list(entry) for tag, entry in state["scalars"].items()}
         self.scalar_storage = dict(state["scalar_storage"])
         self.metrics = list(state["metrics"])
+        self.tasks_data = list(state["tasks_data"])
         self.dropped_metrics = state["dropped_metrics"]
+
+
+def metric_means(episodes: Iterable[FinishedEpisode]) -> ScalarMeanTracker:
+    """Returns the metrics of some episodes as early stopping criteria want them."""
+    means = ScalarMeanTracker()
+    for episode in episodes:
+        means.add_scalars({key: value for key, value in episode.metrics.items() if key != "task_info"})
+    return means
 
 
 def mean_metrics(metrics: Iterable[dict[str, Any]]) -> dict[str, float]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from allenact.algorithms.onpolicy_sync.collection import StopRequested
 from allenact.algorithms.onpolicy_sync.distributed import WorkerGroup
 from allenact.algorithms.onpolicy_sync.losses.abstract_loss import AbstractActorCriticLoss
 from allenact.algorithms.onpolicy_sync.storage import MiniBatchStorageMixin, StreamingStorageMixin
@@ -63,6 +65,7 @@ class PolicyUpdater:
         optimizer: what applies gradients; None evaluates the losses only.
         workers: the training workers, whose gradients are summed.
         num_samplers: task samplers of this worker, from which the size of a mini-batch follows.
+        stop_requested: asked before every mini-batch; once it answers True, `StopRequested` is raised.
     """
 
     def __init__(
@@ -72,12 +75,14 @@ class PolicyUpdater:
         optimizer: torch.optim.Optimizer | None,
         workers: WorkerGroup | None = None,
         num_samplers: int = 0,
+        stop_requested: Callable[[], bool] = lambda: False,
     ) -> None:
         self.actor_critic = actor_critic
         self.pipeline = pipeline
         self.optimizer = optimizer
         self.workers = workers or WorkerGroup()
         self.num_samplers = num_samplers
+        self.stop_requested = stop_requested
 
     def update(self, stage: PipelineStage, storages: Mapping[str, ExperienceStorage]) -> list[ComponentUpdate]:
         """Updates the model with every component of `stage`, in the order of their declaration.
@@ -106,6 +111,8 @@ class PolicyUpdater:
         for epoch in range(epochs):
             names = [name for name, count in repeats.items() if count > epoch]
             for batch in self._batches(stage, component, storage):
+                if self.stop_requested():
+                    raise StopRequested
                 scalars, rows = self._mini_batch(stage, component, names, batch, epoch, epochs)
                 summary.losses.append((scalars, rows))
                 summary.info.append(({"worker_batch_size": rows}, 1))
@@ -226,6 +233,8 @@ class PolicyUpdater:
             scaled = total_loss if self.workers.size == 1 else total_loss * (rows / max(all_rows, 1))
             scaled.backward()
         self.workers.sum_gradients(parameters)
+        own_norm = getattr(self.actor_critic, "compute_total_grad_norm", None)
+        reported = None if own_norm is None else own_norm()  # a model may report another norm than that of all weights
         norm = torch.nn.utils.clip_grad_norm_(
             parameters, float("inf") if max_grad_norm is None else max_grad_norm
         )  # 0-d, before clipping
@@ -239,8 +248,16 @@ class PolicyUpdater:
         return {
             "global_batch_size": all_rows,
             "lr": float(optimizer.param_groups[0]["lr"]),
-            "total_grad_norm": norm,
+            "total_grad_norm": norm if reported is None else reported,
         }
+
+
+def set_learning_rate(scheduler: Any, total_steps: int) -> None:
+    """Sets the learning rate that the schedule (if there is one) has at `total_steps` environment steps."""
+    if scheduler is not None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns that schedules of a given step are out of fashion
+            scheduler.step(total_steps)
 
 
 def use_fused_kernels(optimizer: torch.optim.Optimizer) -> None:
@@ -256,11 +273,9 @@ def use_fused_kernels(optimizer: torch.optim.Optimizer) -> None:
 
 
 def _repeats_of_losses(component: StageComponent, evaluating: bool) -> dict[str, int]:
-    """Returns the number of passes for each loss of the component."""
+    """Returns the number of passes for each loss of the component; evaluation makes one."""
     repeats = component.training_settings.update_repeats
     if evaluating:
-        if repeats not in (None, 1):
-            get_logger().warning(f"update_repeats={repeats} of {component.uuid} is taken as 1 in evaluation.")
         return dict.fromkeys(component.loss_names, 1)
     if repeats is None or isinstance(repeats, int):
         return dict.fromkeys(component.loss_names, repeats or 0)

@@ -1,7 +1,7 @@
 """Starts, watches and stops the processes that train and evaluate, and says what travels between them and the runner.
 
-Each worker has one two-way pipe to the runner. Workers send LogPackage, Path (a checkpoint was written), `Finished` and
-`Failed`; the runner sends evaluators `Evaluate`. A worker that sees its runner die stops.
+Each worker has one two-way pipe to the runner. Workers send `Ready`, LogPackage, Path (a checkpoint was written),
+`Finished` and `Failed`; the runner sends evaluators `Evaluate`. A worker that sees its runner die stops.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.connection import Connection
@@ -23,13 +23,20 @@ from multiprocessing.context import BaseContext
 from typing import TYPE_CHECKING, Any
 
 from allenact.errors import AllenActError, ExperimentConfigError, WorkerError
+from allenact.utils.experiment_loading import experiment_errors
 from allenact.utils.system import get_logger
 from allenact.utils.worker_startup import prepare_worker
 
 if TYPE_CHECKING:
     from allenact.algorithms.onpolicy_sync.engine import OnPolicyTrainer
 
-STOP_GRACE_S = 8.0  # how long a worker may take to save and leave
+STOP_GRACE_S = 7.0  # how long workers may take to save and leave
+_END_GRACE_S = 1.0  # how long they may take to end once they are told to end at once
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The worker has checked and started everything it needs."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +115,7 @@ class WorkerProcess:
         """Returns the worker's next message, or `Failed` if it died without a word."""
         try:
             message = self.connection.recv()
-            self.finished = self.finished or isinstance(message, Finished)
+            self.finished = self.finished or isinstance(message, (Finished, Failed))
             return message
         except (EOFError, OSError):
             self.process.join(timeout=5)
@@ -127,29 +134,35 @@ class WorkerProcess:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.process.pid, signal.SIGTERM)
 
-    def close(self, grace_s: float = STOP_GRACE_S) -> None:
-        """Waits for the worker to leave, then ends it. Calling it again does nothing."""
-        deadline = time.monotonic() + grace_s
-        for end in (self.process.terminate, self.process.kill):
-            self._drain_until(deadline)
-            if not self.process.is_alive():
-                break
-            end()
-            deadline = time.monotonic() + 2.0
-        self.process.join(timeout=5)
-        self.connection.close()
+    def wait_for_end(self, deadline: float) -> bool:
+        """Waits until `deadline` (monotonic seconds) for the process to leave; returns whether it has.
 
-    def _drain_until(self, deadline: float) -> None:
-        """Reads and drops messages, so that a worker that still sends is not stuck, until it leaves."""
+        What it still sends is read and dropped, so that it is not stuck.
+        """
         while self.process.is_alive() and (left := deadline - time.monotonic()) > 0:
             ready = connection.wait([self.connection, self.process.sentinel], timeout=left)
-            if self.process.sentinel in ready or not ready:
-                return
-            try:
-                self.connection.recv()
-            except (EOFError, OSError):
-                self.process.join(timeout=max(deadline - time.monotonic(), 0))
-                return
+            if self.process.sentinel not in ready and ready:
+                try:
+                    self.connection.recv()
+                except (EOFError, OSError):
+                    self.process.join(timeout=max(deadline - time.monotonic(), 0))
+        return not self.process.is_alive()
+
+
+def stop_workers(workers: Sequence[WorkerProcess], grace_s: float = STOP_GRACE_S) -> None:
+    """Asks workers that are still at work to stop, and ends those that have not left `grace_s` seconds later."""
+    for worker in workers:
+        if not worker.finished:
+            worker.request_stop()
+    deadline = time.monotonic() + grace_s
+    for end in (WorkerProcess.request_stop, lambda worker: worker.process.kill()):
+        late = [worker for worker in workers if not worker.wait_for_end(deadline)]
+        for worker in late:
+            end(worker)
+        deadline = time.monotonic() + _END_GRACE_S
+    for worker in workers:
+        worker.process.join(timeout=_END_GRACE_S)
+        worker.connection.close()
 
 
 def _signal_name(exit_code: int | None) -> str:
@@ -183,6 +196,7 @@ def _run_worker(pipe: Connection, payload: bytes, search_path: list[str], log_le
 
 def _report_failure(pipe: Connection, error: BaseException) -> None:
     """Prints the traceback once, here, and sends the runner what went wrong."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the others are being stopped, this process is leaving already
     name = multiprocessing.current_process().name
     if not isinstance(error, AllenActError):
         get_logger().error(f"The {name} process failed:\n{traceback.format_exc().rstrip()}")
@@ -229,9 +243,13 @@ def train_worker(
         trainer.stop_requested = True
 
     signal.signal(signal.SIGTERM, stop)
-    trainer = OnPolicyTrainer(send=pipe.send, **kwargs)
+    with experiment_errors():
+        trainer = OnPolicyTrainer(send=pipe.send, **kwargs)
     with trainer:
-        complete = trainer.train(checkpoint, restart_pipeline, valid_on_initial_weights)
+        with experiment_errors():
+            trainer.prepare(checkpoint, restart_pipeline)
+        pipe.send(Ready())
+        complete = trainer.train(valid_on_initial_weights=valid_on_initial_weights)
     pipe.send(Finished(complete))
 
 
@@ -245,8 +263,14 @@ def evaluation_worker(pipe: Connection, **kwargs: Any) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)
-    torch.set_num_threads(1)  # training, beside it, needs the cores more
-    with OnPolicyInference(**kwargs) as engine:
+    if kwargs["mode"] == "valid":
+        torch.set_num_threads(1)  # training, beside it, needs the cores more
+    with experiment_errors():
+        engine = OnPolicyInference(**kwargs)
+    with engine:
+        with experiment_errors():
+            engine.check_tasks()
+        pipe.send(Ready())
         while True:
             try:
                 request: Evaluate = pipe.recv()

@@ -1,4 +1,7 @@
-"""RolloutBlockStorage: one rollout of all samplers, its returns and advantages, its mini-batches."""
+"""RolloutBlockStorage: one rollout of all samplers, its returns and advantages, its mini-batches.
+
+A little over 400 lines: a class with AllenAct's whole storage interface, whose rows are kept in `rollout_rows.py`.
+"""
 
 from __future__ import annotations
 
