@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -36,7 +35,9 @@ def train(tmp_path):
     """Trains an experiment in this process and returns a Run."""
     number = 0
 
-    def run(config, *, checkpoint=None, seed=7, backend="serial", stop_after=None, stop_after_mini_batches=None, **kwargs) -> Run:
+    def run(
+        config, *, checkpoint=None, seed=7, backend="serial", stop_after=None, stop_after_mini_batches=None, **kwargs
+    ) -> Run:
         nonlocal number
         number += 1
         result = Run(None)
@@ -94,27 +95,3 @@ def _stop_after_mini_batches(trainer: OnPolicyTrainer, count: int) -> None:
         return step(*args, **kwargs)
 
     trainer.optimizer.step = step_and_stop
-
-
-def assert_same_state(a: Any, b: Any, path: str = "state") -> None:
-    """Compares two nests of containers and tensors, entry by entry."""
-    assert type(a) is type(b), path
-    if isinstance(a, dict):
-        assert a.keys() == b.keys(), path
-        for key in a:
-            assert_same_state(a[key], b[key], f"{path}.{key}")
-    elif isinstance(a, (list, tuple)):
-        assert len(a) == len(b), path
-        for index, (x, y) in enumerate(zip(a, b, strict=True)):
-            assert_same_state(x, y, f"{path}[{index}]")
-    elif isinstance(a, torch.Tensor):
-        assert torch.equal(a, b), path
-    elif isinstance(a, np.ndarray):
-        np.testing.assert_array_equal(a, b, err_msg=path)
-    else:
-        assert a == b, path
-
-
-@pytest.fixture
-def same_state():
-    return assert_same_state

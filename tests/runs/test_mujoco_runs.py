@@ -49,7 +49,7 @@ def test_resumed_run_equals_uninterrupted_run(config_class, backend, train, same
     whole = train(config, backend=backend)
     assert sum(len(package.metrics) for package in whole.packages) > 0, "no episode ended"
     assert len(whole.checkpoints) == 4
-    for first in whole.checkpoints[:2]:
+    for first in whole.checkpoints[: 1 if backend == "process" else 2]:
         rest = train(config, checkpoint=first, seed=99, backend=backend)
         same_state(state_of(whole), state_of(rest))
         same_state(whole.parameters, rest.parameters)
@@ -69,7 +69,7 @@ def test_backends_train_the_same(config_class, settings, train, same_state):
     config = config_class(**settings)
     serial = train(config, backend="serial")
     others = [train(config, backend="batched"), train(config, backend="process", max_sampler_processes=2)]
-    if not settings:
+    if config_class is Hopper and not settings:
         others.append(train(config, backend="process", max_sampler_processes=1))
     for other in others:
         same_state(serial.parameters, other.parameters)
