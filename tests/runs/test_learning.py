@@ -3,7 +3,11 @@
 import pytest
 
 from allenact.algorithms.onpolicy_sync.collection import RolloutCollector
+from allenact.algorithms.onpolicy_sync.engine import OnPolicyInference
+from allenact.base_abstractions.sensor import SensorSuite
 from allenact.testing.experiments import ToyExperiment
+from allenact_plugins.gym_plugin.gym_models import MemorylessActorCritic
+from projects.gym_baselines.experiments.mujoco.gym_mujoco_invertedpendulum_ddppo import GymMuJoCoInvertedPendulumConfig
 
 
 def last_rewards(run, count=30):
@@ -61,3 +65,40 @@ def test_a_time_limit_is_bootstrapped_through_only_if_asked_to(train):
     """Reward 1 for ever is worth 1 / (1 - gamma) = 5; cut after ten steps and taken as an end, less."""
     assert value_of_endless_reward(train, bootstrap_truncated=True) == pytest.approx(5, abs=0.5)
     assert value_of_endless_reward(train) < 4
+
+
+class QuickPendulum(GymMuJoCoInvertedPendulumConfig):
+    """The baseline with a quieter policy, shorter rollouts and smaller mini-batches, for 200,000 steps."""
+
+    def __init__(self):
+        super().__init__(total_steps=200_000, num_steps=256, update_repeats=6, save_interval=0, metric_interval=10_000)
+
+    def create_model(self, **kwargs):
+        return MemorylessActorCritic(
+            input_uuid="gym_mujoco_data",
+            action_space=self.ACTION_SPACE,
+            observation_space=SensorSuite(self.SENSORS).observation_spaces,
+            action_std=0.3,
+        )
+
+    def machine_params(self, mode="train", **kwargs):
+        return {"nprocesses": 8 if mode == "train" else 1, "devices": []}
+
+    def training_pipeline(self, **kwargs):
+        pipeline = super().training_pipeline()
+        pipeline.optimizer_builder.kwargs["lr"] = 1e-3
+        settings = pipeline.training_settings
+        settings.num_mini_batch, settings.mini_batches_over, settings.bootstrap_truncated = 8, "steps", True
+        return pipeline
+
+
+@pytest.mark.learning
+@pytest.mark.parametrize("seed", [1, 2])
+def test_an_inverted_pendulum_is_balanced(seed, train):
+    """Half a minute a seed on two cores. An episode pays 1 a step and is cut after 1000."""
+    run = train(QuickPendulum(), seed=seed, backend="batched")
+    assert run.trainer.training_pipeline.total_steps < 300_000
+    assert last_rewards(run, count=20) >= 900
+    with OnPolicyInference(QuickPendulum(), "test", sampler_backend="batched", deterministic_agents=True) as tester:
+        rewards = [episode["reward"] for episode in tester.run_eval(str(run.checkpoints[-1])).metrics]
+    assert rewards == [1000] * 4
