@@ -110,16 +110,16 @@ def _run(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit status: 0 done, 1 failed, 2 bad input, 130 interrupted."""
-    args = get_args(argv)
-
-    from allenact.utils.worker_startup import warm_up_workers
-
-    warm_up_workers()  # worker processes import torch while this one reads the experiment
-
-    from allenact.utils.system import init_logging
-
-    init_logging(args.log_level)
     try:
+        args = get_args(argv)
+
+        from allenact.utils.worker_startup import warm_up_workers
+
+        warm_up_workers()  # worker processes import torch while this one reads the experiment
+
+        from allenact.utils.system import init_logging
+
+        init_logging(args.log_level)
         run(args)
     except AllenActError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)

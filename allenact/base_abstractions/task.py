@@ -205,6 +205,11 @@ class TaskSampler(abc.ABC):
         """Returns these samplers' tasks as one batch that steps together, or None if that cannot be done."""
         return None
 
+    @classmethod
+    def batch_obstacle(cls, samplers: Sequence[TaskSampler]) -> str:
+        """Says why `make_batch` answers None for these samplers."""
+        return f"{cls.__name__} offers no batch for them"
+
     def state_dict(self, task: Task | None) -> dict[str, Any] | None:
         """Returns everything needed to continue `task` and to draw the same tasks after it.
 

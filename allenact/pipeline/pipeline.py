@@ -244,8 +244,8 @@ class TrainingPipeline:
         """Moves to the next incomplete stage if the current one is complete; called before each rollout.
 
         Args:
-            train_metrics: metrics gathered since they were last passed, once per log window: only then is the
-                early stopping criterion of the current stage asked.
+            train_metrics: metrics of the episodes that ended since they were last passed; None: the early stopping
+                criterion of the current stage is not asked.
 
         Returns:
             Whether the current stage changed.

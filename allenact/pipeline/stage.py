@@ -116,6 +116,14 @@ class PipelineStage:
         callback_to_change_engine_attributes: Mapping[str, Mapping[str, Any]] | None = None,
         **training_settings_kwargs: Any,
     ) -> None:
+        if not callable(max_stage_steps) and (
+            isinstance(max_stage_steps, bool) or not isinstance(max_stage_steps, (int, float))
+        ):
+            raise ExperimentConfigError(
+                "the length of a pipeline stage is a number of environment steps.",
+                given=f"max_stage_steps={max_stage_steps!r}",
+                do="use a whole number, or a function without arguments that returns one.",
+            )
         self.max_stage_steps = max_stage_steps
         self.loss_names = list(loss_names)
         self.loss_weights = [1.0] * len(self.loss_names) if loss_weights is None else list(loss_weights)

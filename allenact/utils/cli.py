@@ -11,16 +11,27 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from allenact import __version__
+from allenact.errors import did_you_mean
 
 LOG_LEVELS = ("debug", "info", "warning", "error", "none")
 SAMPLER_BACKENDS = ("auto", "batched", "process", "serial")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Answers a wrong command line with what is wrong, not with all that would be right."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = message.removeprefix("unrecognized arguments: ").split()[0].split("=")[0]
+        flags = [flag for action in self._actions for flag in action.option_strings]
+        hint = did_you_mean(unknown, flags) if message.startswith("unrecognized") else ""
+        self.exit(2, f"{self.prog}: {message}\n  do:    {hint or f'{self.prog} --help lists all flags.'}\n")
 
 
 class _RemovedFlag(argparse.Action):
     """A flag that upstream removed: any use is answered with what to use instead."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
-        raise RuntimeError(self.help)
+        raise RuntimeError(self.metavar)
 
 
 def _positive_int(text: str) -> int:
@@ -49,7 +60,7 @@ def _seed(text: str) -> int:
 
 def get_argument_parser() -> argparse.ArgumentParser:
     """Returns the parser of the `allenact` command."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="allenact",
         description="Train or evaluate an experiment: a Python file with one ExperimentConfig class.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -197,7 +208,9 @@ def _add_removed(parser: argparse.ArgumentParser) -> None:
             "`--skip_checkpoints` has been removed. Use `--approx_ckpt_step_interval`.",
         ),
     ):
-        parser.add_argument(*names, action=_RemovedFlag, default=argparse.SUPPRESS, help=instead, metavar="REMOVED")
+        parser.add_argument(
+            *names, action=_RemovedFlag, default=argparse.SUPPRESS, help=argparse.SUPPRESS, metavar=instead
+        )
 
 
 def get_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

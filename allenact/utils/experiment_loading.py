@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import glob
 import importlib
 import inspect
 import json
@@ -203,6 +204,13 @@ def parse_config_kwargs(text: str | None) -> dict[str, Any]:
             text = Path(text).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ExperimentConfigError(f"{source} cannot be read: {error}", f"--config_kwargs {source}") from error
+    elif not text.lstrip().startswith(("{", "[", '"')) and "=" not in text:
+        raise ExperimentConfigError(
+            "--config_kwargs is neither JSON nor an existing file.",
+            f"--config_kwargs {text}, seen from {os.getcwd()}",
+            did_you_mean(text, glob.glob("*.json") + glob.glob("configs/**/*.json", recursive=True))
+            or 'write {"name": value}, or pass the path of a JSON file.',
+        )
     try:
         kwargs = json.loads(text)
     except json.JSONDecodeError as error:
@@ -283,8 +291,19 @@ def experiment_errors() -> Iterator[None]:
         raise ExperimentConfigError(
             f"the experiment raised {type(error).__name__}: {error}",
             "its code; the traceback shows its own lines\n" + "".join(trace.format()).rstrip(),
-            "mend the experiment file.",
+            _advice(error),
         ) from None
+
+
+def _advice(error: Exception) -> str:
+    """Returns what to do about an exception of the experiment's own code."""
+    if not isinstance(error, ModuleNotFoundError) or not error.name:
+        return "mend the experiment file."
+    missing = error.name.partition(".")[0]
+    extra = {"minigrid": "minigrid", "networkx": "minigrid", "Box2D": "box2d", "wandb": "wandb"}.get(missing)
+    if extra is not None:
+        return f'pip install "allenact-gym[{extra}]", or in a clone of the repository: pip install -e ".[{extra}]"'
+    return f'install "{missing}", or mend the import.'
 
 
 def _with_location(error: AllenActError) -> AllenActError:

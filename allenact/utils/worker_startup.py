@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import sys
 from multiprocessing.context import BaseContext
 
@@ -21,10 +22,17 @@ def warm_up_workers() -> None:
     """Starts the server that worker processes are forked from, if this system has one; returns at once."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return
-    from multiprocessing import forkserver
+    from multiprocessing import forkserver, resource_tracker
 
     multiprocessing.set_forkserver_preload(_PRELOAD)
-    forkserver.ensure_running()
+    resource_tracker.ensure_running()  # by itself it would start below, and unblock the signal when it has
+    # Ctrl-C reaches all processes of a terminal. The server and its workers inherit that they do not see it: this
+    # process decides what it means and tells them.
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def prepare_worker(module_paths: list[str]) -> None:

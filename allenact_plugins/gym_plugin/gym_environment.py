@@ -254,5 +254,7 @@ def _missing_package(env_id: str, error: Exception) -> UsageError:
     return MissingExtraError(
         f"{env_id} needs a package that is not installed.",
         given=str(error),
-        do=f'pip install "allenact-gym[{extra}]"' if extra else "install what the message above names.",
+        do=f'pip install "allenact-gym[{extra}]", or in a clone of the repository: pip install -e ".[{extra}]"'
+        if extra
+        else "install what the message above names.",
     )

@@ -367,14 +367,17 @@ class GymTaskSampler(TaskSampler):
 
     @classmethod
     def make_batch(cls, samplers: Sequence[TaskSampler], num_threads: int) -> TaskBatch | None:
-        """Returns one MuJoCo batch for samplers that play the same `-v2` task, None (and a log line) for others."""
+        """Returns one MuJoCo batch for samplers that play the same `-v2` task, None for others."""
         from allenact_plugins.gym_plugin.mujoco_batch import MuJoCoTaskBatch, batch_obstacle
 
-        obstacle = batch_obstacle(samplers)
-        if obstacle is not None:
-            get_logger().info("GymTaskSampler: no batched stepping, because %s", obstacle)
-            return None
-        return MuJoCoTaskBatch(samplers, num_threads)
+        return None if batch_obstacle(samplers) else MuJoCoTaskBatch(samplers, num_threads)
+
+    @classmethod
+    def batch_obstacle(cls, samplers: Sequence[TaskSampler]) -> str:
+        """Says why `make_batch` answers None for these samplers."""
+        from allenact_plugins.gym_plugin.mujoco_batch import batch_obstacle
+
+        return batch_obstacle(samplers) or "nothing stands in the way"
 
 
 def _is_saveable(task_class: type[GymTask]) -> bool:

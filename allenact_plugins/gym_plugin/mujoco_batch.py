@@ -73,8 +73,9 @@ class MuJoCoTaskBatch(TaskBatch):
         self._steps = np.zeros(n, dtype=np.int64)  # [N] environment steps of the current episodes
         self._returns = np.zeros(n)  # [N] sums of their rewards
         self._limits = np.zeros(n, dtype=np.int64)  # [N] environment steps an episode may take
-        threads = f"{self.simulations.num_threads} thread(s)"
-        self.description = f"one MuJoCo batch of {n} x {envs[0].task_id} on {threads}"
+        count = self.simulations.num_threads
+        threads = f"{count} thread" if count == 1 else f"{count} threads"
+        self.description = f"stepped as one MuJoCo batch of {envs[0].task_id} on {threads}"
         for index in range(n):
             self._begin(index)
 

@@ -101,7 +101,7 @@ def test_missing_dependency_of_the_file(experiment, refused):
     [
         ('{"task": "copy"', "are not valid JSON"),
         ("[1, 2]", "must be a JSON object"),
-        ("no_such_file.json", "are not valid JSON"),
+        ("no_such_file.json", "neither JSON nor an existing file"),
     ],
 )
 def test_malformed_config_kwargs(kwargs, message, experiment, refused):

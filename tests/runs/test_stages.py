@@ -48,12 +48,12 @@ def test_early_stopping_ends_one_stage_after_the_other(train):
     assert stages == [(32, 0), (64, 0), (96, 1), (128, 1), (160, 1), (192, 1)]
 
 
-def test_early_stopping_sees_the_metrics_since_the_last_log(train):
+def test_early_stopping_sees_the_metrics_of_each_rollout(train):
     criterion = StopAfter(1000)
-    run = train(StoppedEarly(criterion, StopAfter(0), metric_interval=64))
+    run = train(StoppedEarly(criterion, StopAfter(0), metric_interval=32))
     logged = [package.metrics for package in run.packages]
-    assert [stage_steps for stage_steps, _, _ in criterion.asked] == [64, 128]
-    for (_, _, seen), episodes in zip(criterion.asked, logged[:2], strict=True):
+    assert [stage_steps for stage_steps, _, _ in criterion.asked] == [32, 64, 96, 128]
+    for (_, _, seen), episodes in zip(criterion.asked, logged[:4], strict=True):
         assert seen["reward"] == pytest.approx(sum(episode["reward"] for episode in episodes) / len(episodes))
         assert "task_info" not in seen
 
@@ -153,4 +153,5 @@ def test_a_callback_can_change_the_engine_when_a_stage_begins(train):
             }
             return pipeline
 
-    assert names(train(Changing(stage_steps=(64, 64), save_interval=0))) == ["stage_00__steps_000000000064.pt"]
+    saved = names(train(Changing(stage_steps=(64, 64, 64), save_interval=0)))
+    assert saved == ["stage_00__steps_000000000064.pt", "stage_02__steps_000000000192.pt"], "the end is always saved"

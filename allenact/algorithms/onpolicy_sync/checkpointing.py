@@ -179,7 +179,9 @@ def load_checkpoint(path: str | os.PathLike[str]) -> TrainingState:
         KeyError,
         ValueError,
     ) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        # The messages of unpickling advise to read the file unsafely, which nobody should.
+        is_unpickling = isinstance(error, pickle.UnpicklingError) or not str(error)
+        reason = type(error).__name__ if is_unpickling else str(error).splitlines()[0]
         raise CheckpointError(
             "the checkpoint cannot be read: it is truncated, damaged, or no checkpoint at all.",
             f"{path} ({os.path.getsize(path):,} bytes): {reason}",
@@ -240,11 +242,15 @@ def find_checkpoints(path_or_pattern: str, approx_step_interval: float | None = 
     else:
         files = [file for file in glob.glob(path_or_pattern, recursive=True) if os.path.isfile(file)]
     if not files:
+        is_folder = os.path.isdir(path_or_pattern)
+        below = glob.glob(os.path.join(glob.escape(path_or_pattern), "**", "*.pt"), recursive=True) if is_folder else []
+        folders = sorted({os.path.dirname(file) for file in below})
         raise CheckpointError(
             "no checkpoint was found.",
-            f"--checkpoint {path_or_pattern}"
-            + (" (a folder without .pt files)" if os.path.isdir(path_or_pattern) else ""),
-            "pass a .pt file, a folder of them, or a glob. Training runs write to OUT/checkpoints/TAG/START_DATE.",
+            f"--checkpoint {path_or_pattern}" + (" (a folder without .pt files)" if is_folder else ""),
+            f"pass one of the runs below it: {', '.join(folders[-5:])}"
+            if folders
+            else "pass a .pt file, a folder of them, or a glob. Training runs write to OUT/checkpoints/TAG/START_DATE.",
         )
     steps = {file: step_from_checkpoint(file) for file in files}
     files.sort(key=lambda file: (steps[file], file))

@@ -98,7 +98,7 @@ class OnPolicyTrainer(OnPolicyRLEngine):
         torch.set_num_threads(1)  # acting for a few samplers is too little work to share; updates ask for more
 
         self.timer = Timer()
-        self.prepared = False
+        self.prepared = self._reported = False
         self.stop_requested = False
         self.last_save = self.last_log = 0  # environment steps at which a checkpoint or a package was last written
         self.steps_in_rollout = 0  # environment steps of this worker since the rollout began
@@ -193,6 +193,7 @@ class OnPolicyTrainer(OnPolicyRLEngine):
                 storage.after_updates()
 
             self.count_experiences(stage, storages)
+            self.report_first_rollout(steps)
             set_learning_rate(self.lr_scheduler, pipeline.total_steps)
             episodes = [] if self._collector is None else self._collector.pop_episodes()
             self.tracker.add_updates(updates)
@@ -333,6 +334,17 @@ class OnPolicyTrainer(OnPolicyRLEngine):
             new = storage.total_experiences - self.experiences_seen.get(uuid, 0)
             self.experiences_seen[uuid] = storage.total_experiences
             gained[uuid] = gained.get(uuid, 0) + self.workers.sum_int(new)
+
+    def report_first_rollout(self, steps: int) -> None:
+        """Says how fast it goes, once, because the first log may be a long time away."""
+        if self._reported or self.worker_id != 0:
+            return
+        self._reported = True
+        collect, update = self.timer.last("collect", 0.0), self.timer.last("update", 0.0)
+        get_logger().info(
+            f"first rollout: {steps:,} steps collected in {collect:.1f} s, learned from in {update:.1f} s;"
+            f" about {steps / max(collect + update, 1e-9):,.0f} steps/s"
+        )
 
     def advance_scenes(self, stage: PipelineStage, storages: dict[str, ExperienceStorage]) -> None:
         """Every `advance_scene_rollout_period` rollouts, drops the running episodes and draws new tasks."""

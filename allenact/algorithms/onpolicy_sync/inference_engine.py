@@ -13,7 +13,7 @@ from allenact.algorithms.onpolicy_sync.evaluation import EvaluationResult, evalu
 from allenact.algorithms.onpolicy_sync.storage import StreamingStorageMixin
 from allenact.algorithms.onpolicy_sync.tracking import LogPackage
 from allenact.algorithms.onpolicy_sync.update import PolicyUpdater
-from allenact.utils.seeding import worker_seeds
+from allenact.utils.seeding import set_seed, worker_seeds
 
 if TYPE_CHECKING:
     from allenact.algorithms.onpolicy_sync.collection import RolloutCollector
@@ -65,6 +65,7 @@ class OnPolicyInference(OnPolicyRLEngine):
         Raises:
             CheckpointError: the file cannot be read or is of another model.
         """
+        set_seed(self.seed)  # what a checkpoint achieves does not depend on those that were evaluated before it
         state = load_checkpoint(checkpoint_file_path)
         load_model_weights(self.actor_critic, state, checkpoint_file_path)
         pipeline: TrainingPipeline = self.config.training_pipeline()

@@ -98,7 +98,7 @@ def _warn_of_what_cannot_be_saved(trainer: OnPolicyTrainer, boundary: Boundary) 
     trainer.warned_about_unsaved_state = True
     unsaved = [index for index, state in enumerate(boundary.sampler_states) if state is None]
     if unsaved:
-        get_logger().warning(
+        get_logger().info(
             f"{len(unsaved)} of {len(boundary.sampler_states)} task samplers cannot be saved. A run resumed from"
             " this checkpoint starts their episodes anew."
         )

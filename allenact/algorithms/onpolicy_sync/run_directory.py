@@ -154,7 +154,7 @@ def _save_git_diff(folder: Path) -> None:
         commit = _git("describe", "--always").strip()
         (folder / f"{commit}.patch").write_text(_git("diff", commit), encoding="utf-8")
     except (subprocess.SubprocessError, OSError, UnicodeError):
-        get_logger().info("The current directory is not a git repository: the run's source revision is not recorded.")
+        get_logger().debug("The current directory is not a git repository: the run's source revision is not recorded.")
 
 
 def _git(*arguments: str) -> str:

@@ -35,7 +35,7 @@ from allenact.algorithms.onpolicy_sync.worker_processes import (
     train_worker,
 )
 from allenact.base_abstractions.callbacks import Callback
-from allenact.errors import ExperimentConfigError
+from allenact.errors import ExperimentConfigError, RunError
 from allenact.pipeline.validation import check_evaluation_stages
 from allenact.utils.callback_loading import load_callbacks
 from allenact.utils.console import print_test_summary
@@ -279,18 +279,34 @@ class OnPolicyRunner:
                         results.append(entry)
                         steps = entry["training_steps"]
                         write_json(self.paths.valid_metrics(self.local_start_time_str, steps), entry)
+            except RunError as error:
+                if not stop.requested:
+                    raise
+                get_logger().warning(f"While stopping: {error}")
             finally:
                 self._stop_workers()
                 if sink is not None:
                     sink.close()
         if stop.requested:
+            self._say_how_to_go_on()
             raise KeyboardInterrupt
-        get_logger().info(f"Training is complete. Checkpoints are in {self.checkpoint_dir(create_if_none=False)}")
+        if os.path.isdir(self.checkpoint_dir(create_if_none=False)):
+            get_logger().info(f"Training is complete. Checkpoints are in {self.checkpoint_dir()}")
         return (self.local_start_time_str, results) if collect_valid_results else self.local_start_time_str
+
+    def _say_how_to_go_on(self) -> None:
+        folder = self.checkpoint_dir(create_if_none=False)
+        if os.path.isdir(folder) and os.listdir(folder):
+            newest = find_checkpoints(folder)[-1]
+            get_logger().info(f"Stopped at {step_from_checkpoint(newest):,} steps. To go on: --checkpoint {newest}")
 
     def _train_sink(self, callbacks: Sequence[Callback], collect_valid_results: bool) -> LogSink:
         """Makes the run's folders, with a record of what is run, and what writes its logs."""
         start_time = self.local_start_time_str
+        get_logger().info(
+            f"checkpoints in {self.checkpoint_dir(create_if_none=False)}, metrics in {self.metric_path(start_time)}"
+            + ("" if self.disable_tensorboard else f"; watch with: tensorboard --logdir {self.output_dir}")
+        )
         if not self.disable_config_saving and self.loaded_config_src_files is not None:
             folder = self.paths.used_configs(start_time)
             save_used_configs(folder, self.loaded_config_src_files)

@@ -41,4 +41,4 @@ class StopSignals:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
-        get_logger().warning("Stopping, with a last checkpoint if this is a training. Ctrl-C again stops at once.")
+        get_logger().warning("Stopping. (Once more stops at once.)")

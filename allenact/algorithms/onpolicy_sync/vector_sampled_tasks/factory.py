@@ -120,7 +120,7 @@ def _try_batch(
         with preserve_rng_state():
             batch = sampler_class.make_batch(samplers, num_threads or usable_cores())
         if batch is None:
-            return f"{sampler_class.__name__}.make_batch declined"
+            return sampler_class.batch_obstacle(samplers)
     finally:
         if batch is None:
             close_samplers(samplers)

@@ -109,7 +109,7 @@ class VectorSampledTasks(ListVectorTasks):
             for worker, part in enumerate(parts)
         ]
         self.description = (
-            f"{self._num_samplers} task sampler(s) in {len(specs)} worker process(es)"
+            f"stepped in {len(specs)} worker {'process' if len(specs) == 1 else 'processes'}"
             f" ({self._context.get_start_method()})"
         )
         if should_log:

@@ -105,7 +105,7 @@ class SingleProcessVectorSampledTasks(ListVectorTasks):
             self.close()
             raise
         self.action_space = self.action_spaces[0] if action_space is None else action_space
-        self.description = f"{self._num_samplers} task sampler(s) in this process, one after another"
+        self.description = "stepped one after another in this process"
 
     @classmethod
     def from_samplers(cls, samplers: Sequence[TaskSampler], **kwargs: Any) -> Self:

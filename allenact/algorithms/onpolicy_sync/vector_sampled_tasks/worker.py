@@ -28,6 +28,7 @@ from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.single_process impor
 from allenact.base_abstractions.sensor import SensorSuite
 from allenact.base_abstractions.task import TaskSampler
 from allenact.utils.seeding import set_seed
+from allenact.utils.system import init_logging
 from allenact.utils.worker_startup import prepare_worker
 
 CLOSE: Request = ("close", ())
@@ -87,6 +88,7 @@ def _build(spec: WorkerSpec | bytes) -> SingleProcessVectorSampledTasks:
     """Builds the samplers and draws their first tasks."""
     if isinstance(spec, bytes):
         prepare_worker([])  # the search path has come with the process already
+        init_logging("warning")  # what each worker would say of itself, the trainer has said once for all
         spec = pickle.loads(spec)
     assert isinstance(spec, WorkerSpec)
     set_seed(spec.seed)

@@ -159,7 +159,7 @@ def test_processes_are_not_more_than_cores(monkeypatch):
     for module in (factory, multi_process):
         monkeypatch.setattr(module, "usable_cores", lambda: 2)
     with make(plain, 3) as tasks:
-        assert "3 task sampler(s) in 2 worker process(es)" in tasks.description
+        assert "stepped in 2 worker processes" in tasks.description
     with make(BatchSampler, 3) as tasks:
         assert tasks.description == "a loop on 2 threads"
     with make(BatchSampler, 3, num_threads=7) as tasks:
@@ -169,7 +169,7 @@ def test_processes_are_not_more_than_cores(monkeypatch):
 def test_a_batch_that_declines_says_so():
     with make(args={"max_steps": 11}, max_processes=2) as tasks:
         assert type(tasks) is VectorSampledTasks
-        assert tasks.description.endswith("not batched: BatchSampler.make_batch declined")
+        assert tasks.description.endswith("not batched: BatchSampler offers no batch for them")
     with pytest.raises(ExperimentConfigError, match="cannot be stepped as a batch: BatchSampler"):
         make(args={"max_steps": 11}, backend="batched")
     with pytest.raises(ExperimentConfigError, match="ToyTaskSampler offers no batch"):
