@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from allenact.base_abstractions.preprocessor import SensorPreprocessorGraph
     from allenact.pipeline.builder import Builder
     from allenact.pipeline.pipeline import TrainingPipeline
-    from allenact.utils.viz_utils import VizSuite
+    from allenact.viz.suite import VizSuite
 
 __all__ = [
     "Builder",
@@ -345,7 +345,7 @@ def __getattr__(name: str) -> Any:
 
         return SensorPreprocessorGraph
     if name == "VizSuite":
-        from allenact.utils.viz_utils import VizSuite
+        from allenact.viz.suite import VizSuite
 
         return VizSuite
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

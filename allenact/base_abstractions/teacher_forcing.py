@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from allenact.algorithms.onpolicy_sync.misc import TrackingInfoType
 from allenact.base_abstractions.distributions import ConditionalDistr, Distr, SequentialDistr
 from allenact.base_abstractions.expert_sensors import AbstractExpertSensor, ExpertActionSensor
+from allenact.base_abstractions.tracking_info import TrackingInfoType
 from allenact.errors import ExperimentConfigError
 from allenact.utils import spaces_utils
 

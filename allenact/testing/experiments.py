@@ -20,6 +20,10 @@ from allenact.base_abstractions.misc import ActorCriticOutput, Memory
 from allenact.base_abstractions.sensor import ExpertActionSensor, Sensor, SensorSuite
 from allenact.base_abstractions.task import TaskSampler
 from allenact.embodiedai.models.basic_models import LinearActorCritic, RNNActorCritic
+from allenact.pipeline.builder import Builder
+from allenact.pipeline.pipeline import TrainingPipeline
+from allenact.pipeline.schedules import LinearDecay
+from allenact.pipeline.stage import PipelineStage
 from allenact.testing.tasks import (
     CopyTask,
     EndlessRewardTask,
@@ -30,7 +34,6 @@ from allenact.testing.tasks import (
     ToyTaskSampler,
     toy_action_space,
 )
-from allenact.utils.experiment_utils import Builder, LinearDecay, PipelineStage, TrainingPipeline
 
 TOYS: dict[str, type[ToyTask]] = {
     "copy": CopyTask,

@@ -121,6 +121,32 @@ def _map_recursively(value: Any, method: str, args: tuple[Any, ...], inplace: bo
     return type(value)(*entries) if hasattr(value, "_fields") else type(value)(entries)  # named tuples
 
 
+def stack_observations(observations: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Stacks n observation dicts with leaves `[O...]` into one with leaves `[n, O...]`."""
+    first = observations[0]
+    return {
+        key: stack_observations([obs[key] for obs in observations])
+        if isinstance(first[key], dict)
+        else np.stack([np.asarray(obs[key]) for obs in observations])
+        for key in first
+    }
+
+
+def to_tensors(value: Any, device: torch.device) -> Any:
+    """Turns nested dicts of arrays into nested dicts of tensors on `device`, sharing memory where they can."""
+    if isinstance(value, dict):
+        return {key: to_tensors(item, device) for key, item in value.items()}
+    tensor = torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+    return to_device_recursively(tensor, device, inplace=False) if device.type != "cpu" else tensor
+
+
+def add_step_dim(value: Any) -> Any:
+    """Gives tensors [N, ...] in nested dicts a leading dimension of one step."""
+    if isinstance(value, dict):
+        return {key: add_step_dim(item) for key, item in value.items()}
+    return value.unsqueeze(0)  # [1, N, ...]
+
+
 def tile_images(images: Sequence[np.ndarray]) -> np.ndarray:
     """Lays N images [H, W, C] out in a grid, row by row, as square as possible and filled up with black.
 

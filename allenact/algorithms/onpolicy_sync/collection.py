@@ -12,7 +12,7 @@ import torch
 from allenact.algorithms.onpolicy_sync.deferred_collection import collect_deferred, deferrable_storage
 from allenact.algorithms.onpolicy_sync.non_finite import explain_non_finite
 from allenact.utils import spaces_utils
-from allenact.utils.tensor_utils import to_device_recursively
+from allenact.utils.tensor_utils import add_step_dim, stack_observations, to_tensors
 
 if TYPE_CHECKING:
     from allenact.algorithms.onpolicy_sync.policy import ActorCriticModel
@@ -201,7 +201,7 @@ class RolloutCollector:
         observations = self.to_model_inputs(stack_observations([batch.final_observations[i] for i in cut]))
         actions = decision.flat_actions[cut].unsqueeze(0)  # [1, n, A]
         output, _ = self.actor_critic(
-            observations=_with_step_dim(observations),
+            observations=add_step_dim(observations),
             memory=None if decision.memory is None else decision.memory.sampler_select(cut),
             prev_actions=spaces_utils.unflatten(self.actor_critic.action_space, actions),
             masks=torch.ones(1, len(cut), 1, device=self.device),
@@ -214,28 +214,3 @@ class RolloutCollector:
         """Turns arrays `[N, O...]` into tensors on the device and runs the preprocessors."""
         tensors = to_tensors(observations, self.device)
         return tensors if self.preprocessors is None else self.preprocessors.get_observations(tensors)
-
-
-def stack_observations(observations: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Stacks n observation dicts with leaves `[O...]` into one with leaves `[n, O...]`."""
-    first = observations[0]
-    return {
-        key: stack_observations([obs[key] for obs in observations])
-        if isinstance(first[key], dict)
-        else np.stack([np.asarray(obs[key]) for obs in observations])
-        for key in first
-    }
-
-
-def to_tensors(value: Any, device: torch.device) -> Any:
-    """Turns nested dicts of arrays into nested dicts of tensors on `device`, sharing memory where they can."""
-    if isinstance(value, dict):
-        return {key: to_tensors(item, device) for key, item in value.items()}
-    tensor = torch.from_numpy(value) if isinstance(value, np.ndarray) else value
-    return to_device_recursively(tensor, device, inplace=False) if device.type != "cpu" else tensor
-
-
-def _with_step_dim(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _with_step_dim(item) for key, item in value.items()}
-    return value.unsqueeze(0)  # [1, N, O...]

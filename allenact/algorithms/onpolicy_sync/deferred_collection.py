@@ -16,6 +16,7 @@ from allenact.algorithms.onpolicy_sync.policy import ActorCriticModel
 from allenact.algorithms.onpolicy_sync.storage import RolloutBlockStorage
 from allenact.base_abstractions.misc import ActorCriticOutput, Memory
 from allenact.utils import spaces_utils
+from allenact.utils.tensor_utils import add_step_dim, stack_observations, to_tensors
 
 if TYPE_CHECKING:
     from allenact.algorithms.onpolicy_sync.storage import ExperienceStorage
@@ -88,21 +89,13 @@ def _add_predictions(model: ActorCriticModel[Any], storage: RolloutBlockStorage)
 def _add_truncation_values(
     model: ActorCriticModel[Any], storage: RolloutBlockStorage, cut: Sequence[tuple[int, int, Any]]
 ) -> None:
-    from allenact.algorithms.onpolicy_sync.collection import stack_observations, to_tensors
-
     rows = [row for row, _, _ in cut]
     samplers = [sampler for _, sampler, _ in cut]
     observations = to_tensors(stack_observations([last for _, _, last in cut]), storage.device)  # [n, O...]
     actions = storage.actions[rows, samplers].unsqueeze(0)  # [1, n, A]
     prev_actions = spaces_utils.unflatten(model.action_space, actions)
-    output = _forward(model, _one_step(observations), prev_actions, torch.ones(1, len(cut), 1))
+    output = _forward(model, add_step_dim(observations), prev_actions, torch.ones(1, len(cut), 1))
     storage.add_truncation_values(rows, samplers, output.values[0])  # [n, 1]
-
-
-def _one_step(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _one_step(item) for key, item in value.items()}
-    return value.unsqueeze(0)  # [1, n, O...]
 
 
 def _forward(
