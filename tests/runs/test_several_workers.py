@@ -13,24 +13,32 @@ from allenact.testing.experiments import ToyExperiment
 
 
 class Weights(GenericAbstractLoss):
-    """Changes nothing; reports a weight and its square, whose means agree only if all workers have the same weight."""
+    """Reports the size of the weights and its square, whose means agree only if all workers have the same weights.
+
+    The derivative by each weight is `slope` for each row of the batch.
+    """
+
+    def __init__(self, slope=0.0):
+        self.slope = slope
 
     def loss(self, *, model, batch, batch_memory, stream_memory):
         weight = model.linear.weight.double().abs().sum()
+        rows = batch["actions"].shape[0] * batch["actions"].shape[1]
         return LossOutput(
-            value=0.0 * weight,
+            value=self.slope * rows * weight,
             info={"sum": weight, "square": weight**2},
             per_epoch_info={},
             batch_memory=batch_memory,
             stream_memory=stream_memory,
-            bsize=batch["actions"].shape[0] * batch["actions"].shape[1],
+            bsize=rows,
         )
 
 
 class Shared(ToyExperiment):
     """The toy with so many samplers for each worker of a mode."""
 
-    def __init__(self, train, test=(1,), **kwargs):
+    def __init__(self, train, test=(1,), slope=0.0, **kwargs):
+        self.slope = slope
         super().__init__(**{"num_eval_samplers": 0, **kwargs})
         self.samplers = {"train": list(train), "test": list(test), "valid": [0]}
 
@@ -40,10 +48,10 @@ class Shared(ToyExperiment):
 
     def training_pipeline(self, **kwargs):
         pipeline = super().training_pipeline()
-        pipeline.named_losses["weights"] = Weights()
+        pipeline.named_losses["weights"] = Weights(self.slope)
         stage = pipeline.pipeline_stages[0]
         stage.loss_names.append("weights")
-        stage.loss_weights.append(1.0)
+        stage.loss_weights = [0.0 if self.slope else 1.0, 1.0]
         for component in stage.stage_components:
             component.loss_names.append("weights")
         return pipeline
@@ -62,9 +70,10 @@ def make_runner(config, folder, **kwargs):
     )
 
 
-def train(folder, checkpoint=None):
+def train(folder, checkpoint=None, steps=96, **kwargs):
     """Trains with two workers, which have two samplers and one; returns the checkpoints and the logs."""
-    config = Shared([2, 1], num_mini_batch=1, update_repeats=1, stage_steps=(96,), save_interval=24, metric_interval=24)
+    kwargs = {"stage_steps": (steps,), "save_interval": 24, "metric_interval": 24, **kwargs}
+    config = Shared([2, 1], num_mini_batch=1, update_repeats=1, **kwargs)
     with make_runner(config, folder) as runner:
         start = runner.start_train(checkpoint=checkpoint)
     lines = (folder / "metrics" / "Toy" / start / "metrics.jsonl").read_text().splitlines()
@@ -96,6 +105,12 @@ def test_workers_keep_the_same_weights(trained):
         assert log["train-onpolicy-misc/worker_batch_size"] == 12
         sums.append(mean)
     assert len(set(sums)) == 4, "and they do change"
+
+
+def test_gradients_are_those_of_the_mean_over_all_rows(tmp_path):
+    (log,) = train(tmp_path, steps=24, slope=1.0)[1]
+    of_each_weight = (16 * 16 + 8 * 8) / 24
+    assert log["train-onpolicy-misc/total_grad_norm"] == pytest.approx(of_each_weight * (5 * 4) ** 0.5)
 
 
 def test_a_run_of_several_workers_can_be_resumed(trained):
