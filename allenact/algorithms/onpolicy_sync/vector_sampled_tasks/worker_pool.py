@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import select
 import time
 from collections.abc import Mapping, Sequence
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import send_handle
@@ -48,6 +49,8 @@ class WorkerPool:
         self._read_timeout = read_timeout
         self._processes: list[BaseProcess] = []
         self._connections: list[Connection] = []
+        self._worker_of: dict[int, int] = {}  # file descriptor of a connection -> worker
+        self._poll = select.poll()  # kept, because making one costs as much as waking a worker
         self._pending: dict[int, str] = {}  # worker -> method it has not answered yet
         self._sent_at = time.monotonic()
         self._owner = os.getpid()
@@ -65,6 +68,8 @@ class WorkerPool:
         ours, theirs = context.Pipe(duplex=True)
         trainer_ends.add(ours)
         self._connections.append(ours)
+        self._worker_of[ours.fileno()] = len(self._processes)
+        self._poll.register(ours, select.POLLIN)
         with theirs:  # ours to close: the end of the worker must be the end of the pipe
             process = context.Process(  # type: ignore[attr-defined]  # every context has it, their base class not
                 target=run_worker,
@@ -130,12 +135,11 @@ class WorkerPool:
         """
         replies: dict[int, Any] = {}
         while self._pending:
-            waiting = {self._connections[worker]: worker for worker in self._pending}
-            ready = wait(list(waiting), self._time_left(patience))
+            ready = self._poll.poll(self._milliseconds_left(patience))
             if not ready:
                 self._fail_late()
-            for connection in ready:
-                worker = waiting[connection]  # type: ignore[index]  # we gave it connections only
+            for descriptor, _ in ready:
+                worker = self._worker_of[descriptor]
                 try:
                     reply = receive(self._connections[worker])
                 except (EOFError, OSError):
@@ -146,10 +150,10 @@ class WorkerPool:
                 del self._pending[worker]
         return replies
 
-    def _time_left(self, patience: float) -> float | None:
+    def _milliseconds_left(self, patience: float) -> float | None:
         if self._read_timeout is None:
             return None
-        return max(0.0, self._sent_at + patience * self._read_timeout - time.monotonic())
+        return 1000 * max(0.0, self._sent_at + patience * self._read_timeout - time.monotonic())
 
     # Failures
 
