@@ -122,11 +122,26 @@ def startup(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     return table(["what", "how much"], lines)
 
 
+def training_run(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """One line for about each tenth of a run, and one for its speed and memory."""
+    lines = []
+    for row in rows:
+        curve = row["train"]
+        picked = [curve[round(i * (len(curve) - 1) / 10)] for i in range(11)]
+        for steps, reward in picked:
+            validated = [value for step, value in row["valid"] if step <= steps]
+            lines.append([f"{steps:,}", readable(reward), readable(validated[-1]) if validated else ""])
+        speed, memory = f"{readable(row['steps_per_second'])} steps/s", f"{readable(row['megabytes'])} MB"
+        lines.append(["whole run", f"{row['seconds']:,.0f} s, {speed}", f"peak of all processes {memory}"])
+    return table(["environment steps", "training reward", "validation reward, last one before"], lines)
+
+
 TABLES: dict[str, Callable[[Iterable[Mapping[str, Any]]], list[str]]] = {
     "throughput": throughput,
     "peers": peers,
     "update_speed": update_speed,
     "startup": startup,
+    "training_run": training_run,
 }
 
 
