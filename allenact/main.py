@@ -27,6 +27,7 @@ __all__ = ["find_sub_modules", "get_args", "get_argument_parser", "load_config",
 os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
 # Threads that wait for each other by spinning make an update ten times slower when another process wants the cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's products are too small to share
 
 INTERRUPTED = 130  # what shells report for a process that Ctrl-C stopped
 

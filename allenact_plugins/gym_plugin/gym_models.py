@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import torch
 from torch import nn
 
-from allenact.algorithms.onpolicy_sync.policy import ActorCriticModel, ObservationType
+from allenact.algorithms.onpolicy_sync.policy import ActorCriticModel, ObservationType, RolloutPolicy
 from allenact.base_abstractions.misc import ActorCriticOutput, Memory
 from allenact.errors import SpaceMismatchError
 from allenact.utils.spaces_utils import space_kind
@@ -86,9 +87,30 @@ class MemorylessActorCritic(ActorCriticModel[GaussianDistr]):
         # The trainer looks for NaN once per rollout and update; torch would at every construction.
         return ActorCriticOutput(GaussianDistr(means, self.action_std, validate_args=False), values, {}), None
 
-    def action_distribution(self, observations: ObservationType) -> GaussianDistr:
-        """Returns Gaussians over actions [T, N, A] for observations [T, N, O]."""
-        return GaussianDistr(self.actor(observations[self.input_uuid]), self.action_std, validate_args=False)
+    def make_rollout_policy(self) -> RolloutPolicy:
+        """Returns the actor as NumPy code, for the reasons given in `ActorCriticModel`.
+
+        Raises:
+            NotImplementedError: a subclass has given itself an actor of another kind.
+        """
+        layers: list[Any] = list(self.actor)
+        if [type(layer) for layer in layers] != [nn.Linear, nn.Tanh] * (len(layers) // 2):
+            raise NotImplementedError("only an actor of Linear and Tanh layers is known in NumPy")
+        weights = [(layer.weight.detach().numpy().T, layer.bias.detach().numpy()) for layer in layers[::2]]
+        std = self.action_std.numpy()[0]  # [1, A]
+
+        def policy(observations: dict[str, Any]) -> np.ndarray:
+            x = observations[self.input_uuid]  # [N, O]
+            for weight, bias in weights:
+                x = x @ weight  # [N, size of the layer]
+                x += bias
+                np.tanh(x, out=x)
+            actions: np.ndarray = torch.empty(x.shape).normal_().numpy()  # [N, A]
+            actions *= std
+            actions += x
+            return actions
+
+        return policy
 
 
 def _check_vector(what: str, space: gym.Space[Any]) -> None:

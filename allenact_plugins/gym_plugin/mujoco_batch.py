@@ -90,7 +90,10 @@ class MuJoCoTaskBatch(TaskBatch):
         # All samplers at once are a slice, whose views are cheaper than the copies that indices make.
         rows = slice(None) if len(active) == len(self.samplers) else np.asarray(active)
         step = self.simulations.step(actions, active)
-        self._observations[rows] = step.observations
+        if len(active) == len(self.samplers):
+            self._observations = step.observations  # a new array in every step
+        else:
+            self._observations[rows] = step.observations
         self._returns[rows] += step.rewards
         self._steps[rows] += 1
         truncated = (self._steps[rows] >= self._limits[rows]) & ~step.terminated  # [n]
@@ -103,8 +106,9 @@ class MuJoCoTaskBatch(TaskBatch):
             episodes=[],
             exhausted=[],
         )
-        for position in np.flatnonzero(result.dones):
-            self._end_episode(int(position), active[int(position)], result)
+        if result.dones.any():
+            for position in np.flatnonzero(result.dones):
+                self._end_episode(int(position), active[int(position)], result)
         result.observations = self.observe(active)
         return result
 

@@ -5,6 +5,7 @@ Each gives the same bits alone or among others, on any number of threads.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -65,6 +66,7 @@ class MuJoCoSimulations:
         # gone back to the model's defaults.
         bad_numbers = slice(int(mujoco.mjtWarning.mjWARN_BADQPOS), int(mujoco.mjtWarning.mjWARN_BADCTRL) + 1)
         self._bad_numbers = self._batch.warning[:, bad_numbers, 1]  # [N, 4] live: how often each was given
+        self._all_stable = np.zeros(num_simulations, dtype=bool)  # [N] never written to
         self._before = np.zeros_like(task.measure(self._fields))  # [N, ...] what the next reward compares with
 
     def __len__(self) -> int:
@@ -93,30 +95,41 @@ class MuJoCoSimulations:
             actions: [n, A], as they are: neither clipped nor scaled.
             ids: the n simulations.
         """
+        # After a step of the engine the caches are cold and each call of NumPy costs about 3 us, which is why this
+        # function makes few: rows that are all simulations are a slice, and trouble is looked for as a whole first.
         actions = np.asarray(actions, dtype=np.float64)  # [n, A]
         everyone = len(ids) == len(self)
-        rows = slice(None) if everyone else np.asarray(ids)  # a slice makes views, which are cheaper than copies
+        rows = slice(None) if everyone else np.asarray(ids)
         self._fields.ctrl[rows] = actions
-        raised = np.zeros(len(self), dtype=bool)  # [N]
+        raised: Sequence[int] = ()
         try:
             self._batch.step(None if everyone else rows, nstep=self.task.frame_skip)
         except self._simulation_error as error:  # the others have made their step
-            raised[error.ids] = True
-        warned = self._bad_numbers[rows].any(axis=1)  # [n]
+            raised = error.ids
 
         fields = self._fields if everyone else self._fields.rows(rows)
         with np.errstate(all="ignore"):  # absurd actions give absurd numbers; that is what `unstable` is for
             after = self.task.measure(fields)  # [n, ...]
             terms = self.task.reward_terms(fields, actions, self._before[rows], after)
             rewards = _added_in_order(terms)  # [n]
-            unstable = raised[rows] | warned | ~np.isfinite(rewards)  # [n]
-            terminated = self.task.terminated(fields) | unstable  # [n]
+            terminated = self.task.terminated(fields)  # [n]
             observations = self.task.observation(fields)  # [n, O]
         self._before[rows] = after
-        if unstable.any():
+        unstable = self._all_stable[rows]  # [n]
+        if len(raised) or self._bad_numbers.any() or not math.isfinite(rewards.sum()):
+            unstable = self._find_unstable(raised, rewards, rows)
+            terminated = terminated | unstable
             rewards[unstable] = 0.0
-            self._count_unstable(int(unstable.sum()))
         return SimulationStep(observations, rewards, terminated, unstable, terms)
+
+    def _find_unstable(self, raised: Sequence[int], rewards: Array, rows: Any) -> npt.NDArray[np.bool_]:
+        """Returns which of the simulations `rows` met numbers that they could not go on with, [n]; counts them."""
+        failed = np.zeros(len(self), dtype=bool)  # [N]
+        failed[list(raised)] = True
+        unstable = failed[rows] | self._bad_numbers[rows].any(axis=1) | ~np.isfinite(rewards)  # [n]
+        if unstable.any():
+            self._count_unstable(int(unstable.sum()))
+        return unstable
 
     def state_dict(self, index: int) -> dict[str, Any]:
         """Returns all that decides the future of one simulation."""
@@ -177,7 +190,8 @@ def _write_no_log_file(mujoco: Any) -> None:
 
 def _added_in_order(terms: dict[str, Array]) -> Array:
     """[n] the sum of the terms from first to last; another order would give other last bits."""
-    total = np.zeros_like(next(iter(terms.values())))
-    for term in terms.values():
+    first, *others = terms.values()
+    total = first.copy()
+    for term in others:
         total += term
     return total

@@ -1,7 +1,6 @@
 """Collects a rollout with a policy that needs only the observation: values and log-probabilities follow in one pass.
 
-The steps of the tasks are the same as with a full forward pass at every step, bit for bit; values and log-probabilities
-agree within the rounding of float32.
+What comes out agrees with a full forward pass at every step within the rounding of float32.
 """
 
 from __future__ import annotations
@@ -28,19 +27,25 @@ def deferrable_storage(
 ) -> RolloutBlockStorage | None:
     """Returns the only storage if `model` can act on observations alone and the storage takes the rest later.
 
-    A subclass that overrides `forward` but inherits `action_distribution` may act differently in the two: it is run
+    A subclass that overrides `forward` but inherits `make_rollout_policy` may act differently in the two: it is run
     in full at every step.
     """
     storage = storages[0]
     if len(storages) != 1 or type(storage) is not RolloutBlockStorage or storage.device.type != "cpu":
         return None
-    order = type(model).__mro__
-    where = {
-        name: next(i for i, cls in enumerate(order) if name in vars(cls)) for name in ("action_distribution", "forward")
+    if model.recurrent_memory_specification is not None:
+        return None
+    definer = {
+        name: next(i for i, cls in enumerate(type(model).__mro__) if name in vars(cls))
+        for name in ("make_rollout_policy", "forward")
     }
-    is_own = order[where["action_distribution"]] is not ActorCriticModel
-    fits = where["action_distribution"] <= where["forward"] and model.recurrent_memory_specification is None
-    return storage if is_own and fits else None
+    if definer["make_rollout_policy"] > definer["forward"]:
+        return None
+    try:
+        model.make_rollout_policy()
+    except NotImplementedError:
+        return None
+    return storage
 
 
 def collect_deferred(
@@ -61,14 +66,13 @@ def collect_deferred(
         bootstrap_truncated: also store V(last observation) of episodes that a limit ended.
     """
     cut: list[tuple[int, int, Any]] = []  # row, sampler and last observation of episodes that a limit ended
-    with torch.no_grad():
-        for row in range(num_steps):
-            distribution = model.action_distribution(storage.pick_observation_step(row))
-            flat_actions = spaces_utils.flatten(model.action_space, distribution.sample())[0]  # [N, A]
-            batch = step_tasks(flat_actions)
-            storage.add_transition(batch.observations, flat_actions.numpy(), batch.rewards, batch.dones)
-            if bootstrap_truncated:
-                cut.extend((row, sampler, last) for sampler, last in batch.final_observations.items())
+    policy = model.make_rollout_policy()
+    for row in range(num_steps):
+        actions = policy(storage.observation_row(row))  # [N, A]
+        batch = step_tasks(torch.from_numpy(actions))
+        storage.add_transition(batch.observations, actions, batch.rewards, batch.dones)
+        if bootstrap_truncated:
+            cut.extend((row, sampler, last) for sampler, last in batch.final_observations.items())
     _add_predictions(model, storage)
     if cut:
         _add_truncation_values(model, storage, cut)

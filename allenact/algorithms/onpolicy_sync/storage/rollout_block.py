@@ -183,6 +183,11 @@ class RolloutBlockStorage(RolloutRows, RolloutStorage, MiniBatchStorageMixin):
         self.step += 1
         self.total_experiences += self.num_samplers
 
+    def observation_row(self, step: int) -> dict[str, Any]:
+        """Returns the nested observations of one step as NumPy arrays, leaves [N, O...]. CPU only."""
+        rows = self._numpy_rows()
+        return unflatten_observations({name: rows[name][step] for name in self._observations})
+
     def rows_for_model(self) -> dict[str, Any]:
         """Returns the rollout as the model sees it: observations, prev_actions, masks and actions, [T, N, ...]."""
         return {
