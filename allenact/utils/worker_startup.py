@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import sys
 from multiprocessing.context import BaseContext
+from pathlib import Path
 
+_ROOT = Path(__file__).resolve().parents[2]
 # What every training and evaluation process needs. The server imports it while the main process reads the experiment.
 _PRELOAD = ["allenact.algorithms.onpolicy_sync.engine"]
 
@@ -29,10 +32,17 @@ def warm_up_workers() -> None:
     # Ctrl-C reaches all processes of a terminal. The server and its workers inherit that they do not see it: this
     # process decides what it means and tells them.
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    path = os.environ.get("PYTHONPATH")
+    # The server starts without our search path, on which a copy of this package that is not installed may lie.
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(_ROOT), *([path] if path else [])])
     try:
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        if path is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = path
 
 
 def prepare_worker(module_paths: list[str]) -> None:

@@ -81,6 +81,7 @@ def test_train_then_evaluate(folder):
     assert "4 checkpoints tested" in tested.stderr
 
 
+@pytest.mark.slow
 def test_tensorboard_tags(folder):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -162,7 +163,7 @@ def endless(folder):
             process.wait()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_stopping_saves_and_leaves_nothing_behind(number, folder, endless):
     process = endless("TRAIN:")
     descendants = children_of(process)
@@ -177,6 +178,7 @@ def test_stopping_saves_and_leaves_nothing_behind(number, folder, endless):
     assert alive == []
 
 
+@pytest.mark.slow
 def test_nothing_survives_the_runner(endless):
     process = endless("VALID:", save_interval=64)
     descendants = children_of(process)

@@ -61,6 +61,7 @@ def value_of_endless_reward(train, **settings):
     return float(RolloutCollector.next_value(trainer.collector, storage).mean())
 
 
+@pytest.mark.slow
 def test_a_time_limit_is_bootstrapped_through_only_if_asked_to(train):
     """Reward 1 for ever is worth 1 / (1 - gamma) = 5; cut after ten steps and taken as an end, less."""
     assert value_of_endless_reward(train, bootstrap_truncated=True) == pytest.approx(5, abs=0.5)
