@@ -136,11 +136,19 @@ def training_run(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     return table(["environment steps", "training reward", "validation reward, last one before"], lines)
 
 
+def step_profile(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """One line for each number of samplers."""
+    rows = list(rows)
+    head = ["N", *rows[0]["microseconds"]]
+    return table(head, [[str(row["num_samplers"]), *map(middle, row["microseconds"].values())] for row in rows])
+
+
 TABLES: dict[str, Callable[[Iterable[Mapping[str, Any]]], list[str]]] = {
     "throughput": throughput,
     "peers": peers,
     "update_speed": update_speed,
     "startup": startup,
+    "step_profile": step_profile,
     "training_run": training_run,
 }
 

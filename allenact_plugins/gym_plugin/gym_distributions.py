@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 
 from allenact.base_abstractions.distributions import Distr
+
+_LOG_SQRT_2_PI = 0.5 * math.log(2 * math.pi)
 
 
 class GaussianDistr(torch.distributions.Normal, Distr):
@@ -18,6 +23,26 @@ class GaussianDistr(torch.distributions.Normal, Distr):
         scale: [T, N, A] standard deviations (or what broadcasts to that).
         kwargs: of `torch.distributions.Normal`.
     """
+
+    def __init__(self, loc: torch.Tensor, scale: torch.Tensor | float, **kwargs: Any) -> None:
+        super().__init__(loc, scale, **kwargs)
+        # Before it is broadcast: where all rows share a standard deviation, there are few logarithms to take.
+        self._own_scale = scale if isinstance(scale, torch.Tensor) else torch.as_tensor(scale, dtype=self.loc.dtype)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> GaussianDistr:
+        """Returns the same distribution with more batch dimensions."""
+        return GaussianDistr(self.loc.expand(batch_shape), self.scale.expand(batch_shape), validate_args=False)
+
+    def log_prob(self, value: torch.Tensor) -> torch.Tensor:
+        """Returns the log-density of each entry, [T, N, A]."""
+        if self._validate_args:
+            self._validate_sample(value)
+        standardised = (value - self.loc) / self._own_scale  # [T, N, A]
+        return -0.5 * standardised.square() - (self._own_scale.log() + _LOG_SQRT_2_PI)
+
+    def entropy(self) -> torch.Tensor:
+        """Returns the entropy of each entry, [T, N, A]."""
+        return (0.5 + _LOG_SQRT_2_PI + self._own_scale.log()).expand(self.loc.shape)
 
     def mode(self) -> torch.Tensor:  # type: ignore[override]  # torch has a property, AllenAct a method
         """Returns the means, [T, N, A]."""

@@ -121,6 +121,7 @@ class RolloutCollector:
             NonFiniteError: an observation is NaN or infinite.
             NotImplementedError: a sampler ran out of tasks, which training cannot handle.
         """
+        tell_model = getattr(self.actor_critic, "sampler_select", None)  # models may keep a state per sampler
 
         def step_tasks(flat_actions: torch.Tensor) -> StepBatch:
             if self.stop_requested():
@@ -132,6 +133,8 @@ class RolloutCollector:
                     " without an end: leave max_tasks unset in train_task_sampler_args."
                 )
             self._episodes.extend(batch.episodes)
+            if tell_model is not None:
+                tell_model(list(range(len(batch.rewards))))
             on_step(len(batch.rewards))
             return batch
 

@@ -80,43 +80,66 @@ def evaluate(
         preprocessors,
         choose_actions=_action_choice(actor_critic, deterministic, expert_actions),
     )
-    result = EvaluationResult()
     started = last_progress = time.monotonic()
-    collector.initialize([rollout_storage])
-    active = list(range(vector_tasks.num_unpaused_tasks))  # indices among all samplers, paused ones left out
-    if visualizer is not None:
-        visualizer.collect(vector_task=vector_tasks, alive=active)
-
-    rows = 0
-    while active:
-        decision = collector.act(rollout_storage)
-        batch = vector_tasks.step_batch(decision.flat_actions)
-        result.episodes.extend(batch.episodes)
-        result.steps += len(active)
-        stepped = active
-        keep = [i for i in range(len(active)) if i not in batch.exhausted]
-        for position in reversed(batch.exhausted):
-            vector_tasks.pause_at(position)
-        active = [active[i] for i in keep]
-        _tell_model(actor_critic, keep)
-        if active:
-            if len(keep) < len(stepped):
-                rollout_storage.sampler_select(keep)
-                decision, batch = decision.select(keep), _select(batch, keep)
-            collector.store([rollout_storage], decision, batch)
-            rows += 1
-        if visualizer is not None:
-            visualizer.collect(rollout=rollout_storage, alive=active, actor_critic=decision.output)
-            visualizer.collect(vector_task=vector_tasks, alive=active)
-        if rows and (rows >= ROLLOUT_STEPS or not active):
+    evaluation = _Evaluation(collector, rollout_storage, visualizer)
+    while evaluation.active:
+        evaluation.step()
+        if evaluation.rows >= ROLLOUT_STEPS or (evaluation.rows and not evaluation.active):
             on_rollout_end(collector)
             rollout_storage.after_updates()
-            rows = 0
+            evaluation.rows = 0
         if time.monotonic() - last_progress > progress_interval_s:
             last_progress = time.monotonic()
-            _report_progress(result, total, last_progress - started)
-    result.seconds = time.monotonic() - started
-    return result
+            _report_progress(evaluation.result, total, last_progress - started)
+    evaluation.result.seconds = time.monotonic() - started
+    return evaluation.result
+
+
+class _Evaluation:
+    """An evaluation under way.
+
+    Attributes:
+        result: what has come of it so far.
+        active: the samplers that still play, as indices among all.
+        rows: steps in the storage.
+    """
+
+    def __init__(self, collector: RolloutCollector, storage: RolloutStorage, visualizer: VizSuite | None) -> None:
+        self.collector = collector
+        self.storage = storage
+        self.visualizer = visualizer
+        self.result = EvaluationResult()
+        self.active = list(range(collector.vector_tasks.num_unpaused_tasks))
+        self.rows = 0
+        collector.initialize([storage])
+        self._show_tasks()
+
+    def step(self) -> None:
+        """Takes one step in every active task and pauses the samplers that have no next one."""
+        tasks = self.collector.vector_tasks
+        decision = self.collector.act(self.storage)
+        batch = tasks.step_batch(decision.flat_actions)
+        self.result.episodes.extend(batch.episodes)
+        self.result.steps += len(self.active)
+        keep = [i for i in range(len(self.active)) if i not in batch.exhausted]
+        for position in reversed(batch.exhausted):
+            tasks.pause_at(position)
+        if batch.exhausted:
+            self.active = [self.active[i] for i in keep]
+            if self.active:
+                self.storage.sampler_select(keep)
+                decision, batch = decision.select(keep), _select(batch, keep)
+        _tell_model(self.collector.actor_critic, keep)
+        if self.active:
+            self.collector.store([self.storage], decision, batch)
+            self.rows += 1
+        if self.visualizer is not None:
+            self.visualizer.collect(rollout=self.storage, alive=self.active, actor_critic=decision.output)
+            self._show_tasks()
+
+    def _show_tasks(self) -> None:
+        if self.visualizer is not None:
+            self.visualizer.collect(vector_task=self.collector.vector_tasks, alive=self.active)
 
 
 def require_finite(vector_tasks: VectorTasks) -> int:
