@@ -13,7 +13,7 @@ from torch import nn
 
 from allenact.algorithms.onpolicy_sync.policy import ActorCriticModel, ObservationType, RolloutPolicy
 from allenact.base_abstractions.misc import ActorCriticOutput, Memory
-from allenact.errors import SpaceMismatchError
+from allenact.errors import SpaceMismatchError, did_you_mean
 from allenact.utils.spaces_utils import space_kind
 from allenact_plugins.gym_plugin.gym_distributions import GaussianDistr
 
@@ -48,6 +48,12 @@ class MemorylessActorCritic(ActorCriticModel[GaussianDistr]):
     ) -> None:
         super().__init__(action_space, observation_space)
         self.input_uuid = input_uuid
+        if input_uuid not in observation_space.spaces:
+            raise SpaceMismatchError(
+                f'the model is to look at "{input_uuid}", which nobody observes.',
+                given=f"observations: {', '.join(observation_space.spaces)}",
+                do=did_you_mean(input_uuid, observation_space.spaces) or "use the uuid of a sensor.",
+            )
         _check_vector(f'observation "{input_uuid}"', observation_space[input_uuid])
         _check_vector("the action", action_space)
         state_dim = observation_space[input_uuid].shape[0]  # type: ignore[index]  # checked above

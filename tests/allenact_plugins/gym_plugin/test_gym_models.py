@@ -100,3 +100,8 @@ def test_gaussian_against_its_formula():
     entropies = [0.5 * math.log(2 * math.pi * math.e) + math.log(scale) for scale in (1.0, 0.5)]
     assert distribution.entropy()[0, 0].tolist() == pytest.approx(entropies)
     assert distribution.mode().tolist() == [[[0.0, 2.0]]]
+
+
+def test_a_uuid_that_nobody_observes():
+    with pytest.raises(SpaceMismatchError, match='did you mean "state"'):
+        MemorylessActorCritic("stat", Box(-3.0, 3.0, (2,), "float32"), OBSERVATIONS)
