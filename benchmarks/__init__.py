@@ -1,1 +1,7 @@
 """How fast it is: measurements, their results, and the tables made of them."""
+
+import os
+
+# As the allenact command sets them, before NumPy and torch are imported: no thread waits by spinning.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import multiprocessing
-import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
@@ -23,8 +22,6 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 # Before torch is imported, here and in the processes below: threads that wait by spinning are in the way of others.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 from allenact.base_abstractions.experiment_config import ExperimentConfig, TaskSampler
 from allenact_plugins.gym_plugin.gym_tasks import GymTaskSampler
 from benchmarks.common import (

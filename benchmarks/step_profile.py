@@ -39,7 +39,7 @@ class StepProfile:
     """Microseconds of one step of all samplers, by what they are spent on."""
 
     def __init__(self, num_samplers: int, seconds: float) -> None:
-        size = Size(num_samplers, rollout_rows=1024 * num_samplers, passes=0)
+        size = Size(num_samplers, rollout_rows=16384, passes=0)
         self.training = Training(EXPERIMENTS["Ant"], size, "batched", seconds)
         self.steps = size.num_steps
         self.clocks = Clocks()

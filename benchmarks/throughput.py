@@ -11,13 +11,10 @@ is a batch to measure it with, and elsewhere to the serial backend.
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, closing
 from typing import Any
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported, as the allenact command does
 
 from allenact.utils.system import init_logging
 from benchmarks.common import (

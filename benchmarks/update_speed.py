@@ -10,11 +10,8 @@ tutorial; the learning rate is 0, so that every update does the same.
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from typing import Any, cast
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported, as the allenact command does
 
 import numpy as np
 import torch
