@@ -256,3 +256,20 @@ def test_flags_that_do_not_fit(flags, message, capsys):
 
 def test_unknown_callback(experiment, refused):
     assert '"no_such_method" is no callback of the experiment' in refused(experiment(), "--callbacks", "no_such_method")
+
+
+def test_missing_extra_names_the_pip_command(experiment, refused, monkeypatch):
+    monkeypatch.setitem(sys.modules, "Box2D", sys.modules.get("Box2D"))  # put back afterwards
+    error = refused(
+        experiment("""
+        import sys
+        from projects.tutorials.gym_tutorial import GymTutorialExperimentConfig
+
+        sys.modules["Box2D"] = None  # as if it were not installed, here and in the worker processes
+
+
+        class Experiment(GymTutorialExperimentConfig):
+            pass
+        """)
+    )
+    assert 'pip install "allenact-gym[box2d]"' in error
