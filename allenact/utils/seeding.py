@@ -11,6 +11,8 @@ import numpy as np
 import torch
 
 MAX_SEED = 2**31 - 1
+EVALUATION_SEED = 12345
+"""Seed of validation and test workers, so that what a checkpoint achieves does not depend on the run's seed."""
 
 
 def set_seed(seed: int | None) -> None:

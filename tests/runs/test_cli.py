@@ -79,6 +79,9 @@ def test_train_then_evaluate(folder):
         assert len(rewards) == 6
         assert entry["test-metrics/reward"] == pytest.approx(sum(rewards) / 6)
     assert "4 checkpoints tested" in tested.stderr
+    evaluation = json.loads((results.parent / "evaluation.json").read_text())
+    assert [each["training_steps"] for each in evaluation["checkpoints"]] == [64, 128, 192, 256]
+    assert evaluation["actions"] == "deterministic"
 
 
 @pytest.mark.slow

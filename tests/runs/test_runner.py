@@ -205,6 +205,8 @@ def test_testing_a_glob_gives_one_result_per_checkpoint(trained, tested):
     assert start != trained.start
     text = (trained.folder / "metrics" / "Toy" / start / f"metrics__test_{start}.json").read_text()
     assert json.loads(text) == results
+    evaluation = json.loads((trained.folder / "metrics" / "Toy" / start / "evaluation.json").read_text())
+    assert [each["metrics"]["reward"]["n"] for each in evaluation["checkpoints"]] == [6] * len(STEPS)
     (events,) = os.listdir(trained.folder / "tb" / "Toy" / trained.start / "test" / start)
     assert events.endswith(f"__test_{start}")
 

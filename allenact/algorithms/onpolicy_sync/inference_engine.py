@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from allenact.algorithms.onpolicy_sync.evaluation import EvaluationResult, evalu
 from allenact.algorithms.onpolicy_sync.storage import StreamingStorageMixin
 from allenact.algorithms.onpolicy_sync.tracking import LogPackage
 from allenact.algorithms.onpolicy_sync.update import PolicyUpdater
-from allenact.utils.seeding import set_seed, worker_seeds
+from allenact.utils.seeding import EVALUATION_SEED, set_seed, worker_seeds
 
 if TYPE_CHECKING:
     from allenact.algorithms.onpolicy_sync.collection import RolloutCollector
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from allenact.base_abstractions.experiment_config import ExperimentConfig
     from allenact.pipeline.pipeline import TrainingPipeline
     from allenact.pipeline.stage import PipelineStage
-
-EVALUATION_SEED = 12345
 
 
 class OnPolicyInference(OnPolicyRLEngine):
@@ -48,6 +47,7 @@ class OnPolicyInference(OnPolicyRLEngine):
         super().__init__(config, mode, **{"seed": EVALUATION_SEED, **engine_kwargs})
         self.enforce_expert = enforce_expert
         self.visualizer = self.machine_params.visualizer if visualize else None
+        self.task_seeds: list[int] = []
         self.actor_critic.eval()
 
     def check_tasks(self) -> None:
@@ -58,6 +58,12 @@ class OnPolicyInference(OnPolicyRLEngine):
         """
         if self.training_pipeline.rollout_storage_uuid is not None and self.num_samplers > 0:
             require_finite(self.vector_tasks)
+
+    def _sampler_args(self) -> list[dict[str, Any]]:
+        """Returns the arguments of the samplers, and remembers which seeds they fix."""
+        args = super()._sampler_args()
+        self.task_seeds = [seed for each in args for seed in fixed_task_seeds(each)]
+        return args
 
     def run_eval(self, checkpoint_file_path: str) -> LogPackage:
         """Plays every task with the weights of a checkpoint and returns what to log.
@@ -89,6 +95,7 @@ class OnPolicyInference(OnPolicyRLEngine):
             checkpoint_file_name=checkpoint_file_path,
             seconds={"evaluate": result.seconds},
             viz_data=None if self.visualizer is None or self.visualizer.empty() else self.visualizer.read_and_reset(),
+            task_seeds=self.task_seeds,
         )
 
     def _play(
@@ -173,3 +180,11 @@ class OnPolicyInference(OnPolicyRLEngine):
                         break  # one pass has seen everything
             except EOFError:
                 continue
+
+
+def fixed_task_seeds(sampler_args: Mapping[str, Any]) -> list[int]:
+    """Returns the seeds of the tasks that a sampler with these arguments hands out, in order; none if they vary."""
+    seeds, count = sampler_args.get("task_seeds_list"), sampler_args.get("max_tasks")
+    if not seeds or not count or not sampler_args.get("deterministic_sampling"):
+        return []
+    return [int(seeds[index % len(seeds)]) for index in range(count)]

@@ -146,6 +146,7 @@ class LogSink:
             "mode": package.mode,
             "training_steps": package.training_steps,
             "wall_time": time.time(),
+            "elapsed_time": time.time() - self._started,
             **means,
         }
         self._metrics_file.write(json.dumps(line, cls=NumpyJSONEncoder) + "\n")

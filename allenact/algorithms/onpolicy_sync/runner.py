@@ -23,6 +23,7 @@ from allenact.algorithms.onpolicy_sync.checkpointing import (
     step_from_checkpoint,
 )
 from allenact.algorithms.onpolicy_sync.distributed import meeting_point
+from allenact.algorithms.onpolicy_sync.evaluation_report import EvaluationReport
 from allenact.algorithms.onpolicy_sync.log_sink import LogSink, write_json
 from allenact.algorithms.onpolicy_sync.run_directory import RunDirectory, SaveDirFormat, save_used_configs
 from allenact.algorithms.onpolicy_sync.startup_checks import machine_params_of, require_samplers
@@ -38,9 +39,8 @@ from allenact.base_abstractions.callbacks import Callback
 from allenact.errors import ExperimentConfigError, RunError
 from allenact.pipeline.validation import check_evaluation_stages
 from allenact.utils.callback_loading import load_callbacks
-from allenact.utils.console import print_test_summary
 from allenact.utils.experiment_loading import CONFIG_KWARGS_STR
-from allenact.utils.seeding import set_deterministic_cudnn, set_seed
+from allenact.utils.seeding import EVALUATION_SEED, set_deterministic_cudnn, set_seed
 from allenact.utils.system import get_logger
 from allenact.utils.worker_startup import worker_context
 
@@ -367,6 +367,8 @@ class OnPolicyRunner:
         kwargs = self._worker_kwargs(callbacks, max_sampler_processes_per_worker)
         sink: LogSink | None = None
         results: list[dict[str, Any]] = []
+        actions = "expert" if inference_expert else "deterministic" if self.deterministic_agents else "sampled"
+        report = EvaluationReport(self.config.tag(), actions, EVALUATION_SEED)
         with StopSignals() as stop:
             try:
                 testers = [
@@ -387,15 +389,18 @@ class OnPolicyRunner:
                 visualizer = None if self.disable_tensorboard else params.visualizer
                 sink = LogSink(callbacks=callbacks, writer=self._summary_writer(log_dir), visualizer=visualizer)
                 for path in checkpoints:
-                    results.append(sink.write(evaluate_on(testers, path, stop)))
+                    packages = evaluate_on(testers, path, stop)
+                    results.append(sink.write(packages))
                     write_json(metrics_path, results)
+                    report.add(path, results[-1], [seed for each in packages for seed in each.task_seeds])
+                    report.write(metrics_path.parent)
             finally:
                 self._stop_workers()
                 if sink is not None:
                     sink.close()
-        print_test_summary(checkpoints, results)
+        report.print()
         pictures = "" if self.disable_tensorboard else f", TensorBoard's files in {log_dir}"
-        get_logger().info(f"Results are in {metrics_path}{pictures}")
+        get_logger().info(f"Results are in {metrics_path}, statistics in evaluation.json and .csv beside it{pictures}")
         return results
 
     # Parts of both

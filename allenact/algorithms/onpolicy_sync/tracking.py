@@ -44,6 +44,8 @@ class LogPackage:
     """Wall-clock seconds by phase of the loop."""
     viz_data: dict[str, Any] | None = None
     """What a visualiser collected (evaluation only)."""
+    task_seeds: list[int] = field(default_factory=list)
+    """Seeds that the episodes began with, as far as the experiment fixes them (evaluation only)."""
 
 
 class Tracker:
