@@ -94,11 +94,16 @@ def repeats(value: Any) -> int | tuple[int, ...]:
         raise ValueError("a whole number >= 0 (in a StageComponent also one for each loss)") from None
 
 
-def samplers_or_steps(value: Any) -> str:
-    """Checks for one of the two ways of cutting a rollout into mini-batches."""
-    if value not in ("samplers", "steps"):
-        raise ValueError('"samplers" or "steps"')
-    return str(value)
+def one_of(*choices: str) -> Callable[[Any], str]:
+    """Checks for one of some words."""
+
+    def check(value: Any) -> str:
+        if value not in choices:
+            quoted = [f'"{choice}"' for choice in choices]
+            raise ValueError(f"{', '.join(quoted[:-1])} or {quoted[-1]}")
+        return str(value)
+
+    return check
 
 
 def _is_number(value: Any) -> bool:
@@ -130,6 +135,11 @@ class TrainingSettings:
             treats a cut like a failure, so the default is False.
         mini_batches_over: "samplers" (whole sequences of some samplers, the default) or "steps" (rows drawn
             from the whole rollout; for models without memory).
+        kl_target: keep the KL divergence between the policy that acted and the policy as it is now near this
+            number (nats) by changing the learning rate; see `kl_control`. None: the rate is left alone.
+        kl_judged: how often that is looked at: after every "mini_batch" (the default), "pass" or "update".
+        kl_stop: end the passes over a rollout before the first mini-batch on which that divergence is above this
+            number (nats). None: all passes are made.
 
     Raises:
         ExperimentConfigError: for a name that is no setting, and for a value out of its range.
@@ -146,7 +156,10 @@ class TrainingSettings:
     save_interval = Setting(whole_number(-float("inf")))
     metric_accumulate_interval = Setting(whole_number(1))
     bootstrap_truncated = Setting(flag, default=False)
-    mini_batches_over = Setting(samplers_or_steps, default="samplers")
+    mini_batches_over = Setting(one_of("samplers", "steps"), default="samplers")
+    kl_target: Setting[float | None] = Setting(positive)
+    kl_judged = Setting(one_of("mini_batch", "pass", "update"), default="mini_batch")
+    kl_stop: Setting[float | None] = Setting(positive)
 
     defaults: TrainingSettings | None = None
 

@@ -13,7 +13,15 @@ from allenact.pipeline.settings import SETTING_NAMES, TrainingSettings, settings
 if TYPE_CHECKING:
     from allenact.utils.metrics import ScalarMeanTracker
 
-COMPONENT_SETTINGS = ("num_mini_batch", "update_repeats", "max_grad_norm", "mini_batches_over")
+COMPONENT_SETTINGS = (
+    "num_mini_batch",
+    "update_repeats",
+    "max_grad_norm",
+    "mini_batches_over",
+    "kl_target",
+    "kl_judged",
+    "kl_stop",
+)
 
 
 class EarlyStoppingCriterion(abc.ABC):
@@ -45,8 +53,8 @@ class StageComponent:
         uuid: name of the component; part of the tags in TensorBoard.
         storage_uuid: name of the storage in the pipeline. Two components of a stage cannot share one.
         loss_names: losses to compute on it, among those of the stage.
-        training_settings: overrides those of the stage; only num_mini_batch, update_repeats, max_grad_norm
-            and mini_batches_over.
+        training_settings: overrides those of the stage; only num_mini_batch, update_repeats, max_grad_norm,
+            mini_batches_over and the three about the KL divergence.
 
     Raises:
         ExperimentConfigError: a setting is given that belongs to the stage or the pipeline.

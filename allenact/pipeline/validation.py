@@ -82,6 +82,12 @@ def _check_component(pipeline: TrainingPipeline, component: StageComponent, wher
         return
     _require(settings, "update_repeats", where)
     _require(settings, "max_grad_norm", where)
+    if settings.kl_target is not None and pipeline.lr_scheduler_builder is not None:
+        raise ExperimentConfigError(
+            "two rules want to set the learning rate.",
+            given=f"kl_target={settings.kl_target} ({where}) and a learning rate schedule",
+            do="leave out kl_target or lr_scheduler_builder.",
+        )
     repeats = settings.update_repeats
     if isinstance(repeats, tuple) and len(repeats) != len(component.loss_names):
         raise ExperimentConfigError(

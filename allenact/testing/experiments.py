@@ -145,11 +145,12 @@ class ToyExperiment(ExperimentConfig):
                 teacher_forcing=LinearDecay(steps=self.stage_steps[0], startp=1.0, endp=0.0),
             )
         decay = LinearDecay(steps=sum(self.stage_steps), startp=1.0, endp=1.0 if self.constant_lr else 0.0)
+        schedule = Builder(LambdaLR, {"lr_lambda": decay})
         return TrainingPipeline(
             named_losses=losses,
             pipeline_stages=stages,
             optimizer_builder=Builder(optim.Adam, {"lr": self.lr}),
-            lr_scheduler_builder=Builder(LambdaLR, {"lr_lambda": decay}),
+            lr_scheduler_builder=None if "kl_target" in self.settings else schedule,  # only one can set the rate
             **self.settings,
         )
 

@@ -47,3 +47,22 @@ class GaussianDistr(torch.distributions.Normal, Distr):
     def mode(self) -> torch.Tensor:  # type: ignore[override]  # torch has a property, AllenAct a method
         """Returns the means, [T, N, A]."""
         return self.mean
+
+
+class JointGaussianDistr(GaussianDistr):
+    """Independent Gaussians taken together: one log-probability and one entropy for each action, [T, N].
+
+    With it PPO has one probability ratio for each action, as in the literature.
+    """
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> JointGaussianDistr:
+        """Returns the same distribution with more batch dimensions."""
+        return JointGaussianDistr(self.loc.expand(batch_shape), self.scale.expand(batch_shape), validate_args=False)
+
+    def log_prob(self, value: torch.Tensor) -> torch.Tensor:
+        """Returns the log-density of each action, [T, N]."""
+        return super().log_prob(value).sum(-1)
+
+    def entropy(self) -> torch.Tensor:
+        """Returns the entropy, [T, N]."""
+        return super().entropy().sum(-1)

@@ -48,15 +48,8 @@ class MemorylessActorCritic(ActorCriticModel[GaussianDistr]):
     ) -> None:
         super().__init__(action_space, observation_space)
         self.input_uuid = input_uuid
-        if input_uuid not in observation_space.spaces:
-            raise SpaceMismatchError(
-                f'the model is to look at "{input_uuid}", which nobody observes.',
-                given=f"observations: {', '.join(observation_space.spaces)}",
-                do=did_you_mean(input_uuid, observation_space.spaces) or "use the uuid of a sensor.",
-            )
-        _check_vector(f'observation "{input_uuid}"', observation_space[input_uuid])
-        _check_vector("the action", action_space)
-        state_dim = observation_space[input_uuid].shape[0]  # type: ignore[index]  # checked above
+        state_dim = vector_observation(input_uuid, observation_space, "MemorylessActorCritic")
+        check_vector("the action", action_space, "MemorylessActorCritic")
         action_dim = action_space.shape[0]
         last_dim = (state_dim, *mlp_hidden_dims)[-1]
         self.actor = nn.Sequential(
@@ -119,10 +112,33 @@ class MemorylessActorCritic(ActorCriticModel[GaussianDistr]):
         return policy
 
 
-def _check_vector(what: str, space: gym.Space[Any]) -> None:
+def vector_observation(uuid: str, observation_space: gym.spaces.Dict, model: str) -> int:
+    """Returns the length of an observation.
+
+    Args:
+        uuid: which one.
+        observation_space: all that is observed.
+        model: name of the model that is to look at it.
+
+    Raises:
+        SpaceMismatchError: there is no such observation, or it is not a vector.
+    """
+    if uuid not in observation_space.spaces:
+        raise SpaceMismatchError(
+            f'the model is to look at "{uuid}", which nobody observes.',
+            given=f"observations: {', '.join(observation_space.spaces)}",
+            do=did_you_mean(uuid, observation_space.spaces) or "use the uuid of a sensor.",
+        )
+    space = observation_space[uuid]
+    check_vector(f'observation "{uuid}"', space, model)
+    return int(space.shape[0])  # type: ignore[index]  # checked above
+
+
+def check_vector(what: str, space: gym.Space[Any], model: str) -> None:
+    """Raises SpaceMismatchError unless `space` is a Box with one axis."""
     if space_kind(space) != "Box" or space.shape is None or len(space.shape) != 1:
         raise SpaceMismatchError(
-            f"MemorylessActorCritic works with vectors, and {what} is none.",
+            f"{model} works with vectors, and {what} is none.",
             given=str(space),
             do="use a model for such spaces, e.g. one with a CNN for images.",
         )

@@ -52,6 +52,8 @@ class MuJoCoEnv(gymnasium.Env[Array, Any]):
         self.width, self.height = width, height
         self.metadata = {**MuJoCoEnv.metadata, "render_fps": round(1 / self.task.dt)}  # type: ignore[misc]
         low, high = self.task.model.actuator_ctrlrange.astype(np.float32).T  # [A] each
+        if self.task.unit_actions:
+            low, high = -np.ones_like(low), np.ones_like(high)
         self.action_space = gymnasium.spaces.Box(low, high, dtype=np.float32)
         shape = (self.task.observation_size,)
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, shape, dtype=np.float64)
@@ -76,7 +78,10 @@ class MuJoCoEnv(gymnasium.Env[Array, Any]):
         return self.simulations.reset(self._index, self.np_random), {}
 
     def step(self, action: Any) -> tuple[Array, float, bool, bool, dict[str, Any]]:
-        """Takes one environment step; see `gymnasium.Env.step`. The action is neither clipped nor scaled."""
+        """Takes one environment step; see `gymnasium.Env.step`.
+
+        Without `unit_actions` the action is neither clipped nor scaled.
+        """
         step = self.simulations.step([action], [self._index])
         info: dict[str, Any] = {name: float(term[0]) for name, term in step.reward_terms.items()}
         info["unstable"] = bool(step.unstable[0])

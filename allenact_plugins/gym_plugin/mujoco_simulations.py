@@ -92,12 +92,12 @@ class MuJoCoSimulations:
         """Takes one environment step in the simulations `ids` (ascending).
 
         Args:
-            actions: [n, A], as they are: neither clipped nor scaled.
+            actions: [n, A], neither clipped nor scaled unless the task has `unit_actions`.
             ids: the n simulations.
         """
         # After a step of the engine the caches are cold and each call of NumPy costs about 3 us, which is why this
         # function makes few: rows that are all simulations are a slice, and trouble is looked for as a whole first.
-        actions = np.asarray(actions, dtype=np.float64)  # [n, A]
+        actions = self.task.controls(np.asarray(actions, dtype=np.float64))  # [n, A]
         everyone = len(ids) == len(self)
         rows = slice(None) if everyone else np.asarray(ids)
         self._fields.ctrl[rows] = actions

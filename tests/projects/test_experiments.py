@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from allenact.algorithms.onpolicy_sync.checkpointing import CheckpointStore
+from allenact.algorithms.onpolicy_sync.engine import OnPolicyInference, OnPolicyTrainer
 from allenact.base_abstractions.experiment_config import ExperimentConfig, MachineParams
 from allenact.utils import spaces_utils
 from projects.tutorials.gym_mujoco_tutorial import GymMuJoCoTutorialExperimentConfig
@@ -18,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BASELINES = sorted(
     path.stem for path in (ROOT / "projects/gym_baselines/experiments/mujoco").glob("gym_mujoco_*_ddppo.py")
 )
+MODERN = sorted(path.stem for path in (ROOT / "projects/gym_baselines/experiments/mujoco").glob("gym_mujoco_*_ppo.py"))
 TAGS = [
     "Gym-MuJoCo-Ant-v2-PPO",
     "Gym-MuJoCo-HalfCheetah-v2-PPO",
@@ -31,14 +34,14 @@ TAGS = [
 ]
 
 
-def baseline(name: str) -> ExperimentConfig:
+def baseline(name: str, **kwargs) -> ExperimentConfig:
     module = importlib.import_module(f"projects.gym_baselines.experiments.mujoco.{name}")
     (config_class,) = (
         value
         for value in vars(module).values()
         if isinstance(value, type) and issubclass(value, ExperimentConfig) and value.__module__ == module.__name__
     )
-    return config_class()
+    return config_class(**kwargs)
 
 
 def experiment(name: str) -> ExperimentConfig:
@@ -58,7 +61,7 @@ def act(model, observations):
     return spaces_utils.action_list(model.action_space, flat)[0]
 
 
-@pytest.mark.parametrize("name", ["gym_mujoco_tutorial", "gym_tutorial", *BASELINES])
+@pytest.mark.parametrize("name", ["gym_mujoco_tutorial", "gym_tutorial", *BASELINES, *MODERN])
 def test_model_sensor_and_task_fit_together(name):
     config = experiment(name)
     args = config.train_task_sampler_args(process_ind=1, total_processes=2, seeds=[3, 4])
@@ -103,6 +106,27 @@ def test_mujoco_recipe(name):
     pipeline.lr_scheduler_builder(optimizer=optimizer)
     (factor,) = (pipeline.lr_scheduler_builder.kwargs["lr_lambda"],)
     assert [factor(step) for step in (0, 15_000_000, 30_000_000, 40_000_000)] == [1.0, 0.5, 0.0, 0.0]
+
+
+def test_the_modern_recipe_for_the_same_nine_tasks():
+    assert [baseline(name).tag() for name in MODERN] == [tag.replace("-PPO", "-Modern-PPO") for tag in TAGS]
+    assert all(baseline(name).training_pipeline().pipeline_stages[0].max_stage_steps > 0 for name in MODERN)
+
+
+@pytest.mark.parametrize("name", MODERN)
+def test_modern_recipe_trains_and_is_evaluated(name, tmp_path):
+    sizes = {"total_steps": 48, "num_samplers": 2, "num_steps": 12, "metric_interval": 24, "save_interval": 0}
+    config = baseline(name, **sizes, model={"hidden_sizes": [8]})
+    config.NUM_EVAL_TASKS = 1
+    packages = []
+    store = CheckpointStore(tmp_path, "modern")
+    with OnPolicyTrainer(config, seed=1, sampler_backend="batched", checkpoints=store, send=packages.append) as trainer:
+        trainer.train()
+        assert trainer.actor_critic.return_moments.count.item() == 48
+    path = packages.pop()
+    assert [package.training_steps for package in packages] == [24, 48]
+    with OnPolicyInference(config, "test", sampler_backend="serial", deterministic_agents=True) as tester:
+        assert len(tester.run_eval(str(path)).metrics) == 1
 
 
 def test_lunar_lander_recipe():

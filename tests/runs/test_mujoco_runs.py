@@ -6,6 +6,7 @@ import pytest
 
 from allenact.algorithms.onpolicy_sync.checkpointing import load_checkpoint
 from projects.gym_baselines.experiments.mujoco.gym_mujoco_hopper_ddppo import GymMuJoCoHopperConfig
+from projects.gym_baselines.experiments.mujoco.gym_mujoco_hopper_ppo import GymMuJoCoHopperModernConfig
 from projects.gym_baselines.experiments.mujoco.gym_mujoco_invertedpendulum_ddppo import GymMuJoCoInvertedPendulumConfig
 
 ROLLOUT = 3 * 30  # environment steps: of samplers, of each
@@ -84,3 +85,54 @@ def test_a_batch_stepped_by_one_thread_or_two_is_the_same(train, same_state, mon
         runs.append(train(Hopper(), backend="batched"))
     same_state(runs[0].parameters, runs[1].parameters)
     same_state(runs[0].logged, runs[1].logged)
+
+
+def modern_hopper(**kwargs):
+    return GymMuJoCoHopperModernConfig(
+        **{
+            "total_steps": 4 * ROLLOUT,
+            "num_samplers": 3,
+            "num_steps": 30,
+            "save_interval": ROLLOUT,
+            "metric_interval": 1,
+            "model": {"hidden_sizes": [16, 16]},
+            **kwargs,
+        }
+    )
+
+
+def test_statistics_and_rate_are_resumed_exactly(train, same_state):
+    config = modern_hopper()
+    whole = train(config, backend="batched")
+    assert whole.parameters["observation_moments.count"] == whole.parameters["return_moments.count"] == 4 * ROLLOUT
+    assert whole.trainer.optimizer.param_groups[0]["lr"] != config.lr
+    for first in whole.checkpoints[:2]:
+        rest = train(config, checkpoint=first, seed=99, backend="batched")
+        same_state(state_of(whole), state_of(rest))
+        same_state(whole.parameters, rest.parameters)
+        same_state(whole.logged[-len(rest.logged) :], rest.logged)
+
+
+@pytest.mark.parametrize("mini_batches", [1, 8, 11])
+def test_an_update_broken_off_gives_back_statistics_and_rate(mini_batches, train, same_state, monkeypatch):
+    config = modern_hopper()
+    whole = train(config, backend="batched")
+    monkeypatch.setattr("allenact.algorithms.onpolicy_sync.engine._LONG_UPDATE_S", 0.0)
+    stopped = train(config, backend="batched", stop_after_mini_batches=mini_batches)
+    assert stopped.trainer.training_pipeline.total_steps < 4 * ROLLOUT
+    rest = train(config, checkpoint=stopped.checkpoints[-1], backend="batched")
+    same_state(state_of(whole), state_of(rest))
+
+
+def test_the_policy_that_acted_is_the_one_that_updates_begin_with(train):
+    """Also after the statistics have moved: the first mini-batch sees no divergence."""
+    run = train(modern_hopper(num_mini_batch=1, update_repeats=1), backend="batched")
+    assert len(run.packages) == 4
+    for package in run.packages:
+        assert package.scalars["train-onpolicy-misc/kl"][0] == pytest.approx(0, abs=1e-5)
+
+
+def test_modern_recipe_trains_the_same_serial_and_batched(train, same_state):
+    serial, batched = (train(modern_hopper(), backend=backend) for backend in ("serial", "batched"))
+    same_state(serial.parameters, batched.parameters)
+    same_state(serial.logged, batched.logged)

@@ -14,6 +14,7 @@ CASES = {
     "dict actions": {"task": "copy", "dict_actions": True, "imitate": True},
     "several stages": {"task": "copy", "stage_steps": (64, 64)},
     "shuffled steps": {"task": "copy", "mini_batches_over": "steps", "num_mini_batch": 3},
+    "adaptive rate": {"task": "push_right", "kl_target": 0.01, "kl_stop": 0.1},
     "forced new scenes": {"task": "copy", "advance_scene_rollout_period": 2},
     "rare logs": {"task": "copy", "metric_interval": 96},
 }

@@ -189,6 +189,7 @@ class OnPolicyTrainer(OnPolicyRLEngine):
                 self.prepare_updates(stage, storages)
             with self.timer("update"):
                 updates = self.updater.update(stage, storages)
+                self.update_statistics(storages)
             for storage in storages.values():
                 storage.after_updates()
 
@@ -318,6 +319,13 @@ class OnPolicyTrainer(OnPolicyRLEngine):
                 tau=settings.gae_lambda,
                 adv_stats_callback=self.workers.advantage_stats,
             )
+
+    def update_statistics(self, storages: dict[str, ExperienceStorage]) -> None:
+        """Shows the model the whole rollout, for the running statistics that it may keep."""
+        storage = storages.get(self.training_pipeline.rollout_storage_uuid or "")
+        if isinstance(storage, RolloutBlockStorage):
+            rows = storage.rows_for_model()
+            self.actor_critic.update_statistics(rows["observations"], storage.returns[:-1], self.workers.sum)
 
     def count_steps(self, stage: PipelineStage, steps: int) -> None:
         """Adds the steps that all workers took in this rollout to the counters of pipeline and stage."""

@@ -131,6 +131,24 @@ class ActorCriticModel(Generic[DistributionType], nn.Module, abc.ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} acts with forward()")
 
+    def update_statistics(
+        self,
+        observations: ObservationType,
+        returns: torch.Tensor,
+        sum_over_workers: Callable[[torch.Tensor], torch.Tensor],
+    ) -> None:
+        """Takes a rollout into the running statistics that a model normalises with; does nothing by default.
+
+        Called once per rollout in training, after the updates with it, so that the policy that acted is also the
+        one that the updates start from. Statistics belong into buffers, to be saved with the weights.
+
+        Args:
+            observations: leaves [T, N, O...] of this worker's rollout.
+            returns: [T, N, 1] the values' targets, in units of the reward.
+            sum_over_workers: returns the sum of a tensor over the training workers, each of which must call it
+                as often as the others.
+        """
+
 
 class LinearActorCriticHead(nn.Module):
     """One linear layer for policy and value.

@@ -11,9 +11,10 @@ import torch
 
 from allenact.algorithms.onpolicy_sync.collection import StopRequested
 from allenact.algorithms.onpolicy_sync.distributed import WorkerGroup
+from allenact.algorithms.onpolicy_sync.kl_control import KLControl
 from allenact.algorithms.onpolicy_sync.losses.abstract_loss import AbstractActorCriticLoss
 from allenact.algorithms.onpolicy_sync.storage import MiniBatchStorageMixin, StreamingStorageMixin
-from allenact.base_abstractions.misc import GenericAbstractLoss, LossOutput, Memory
+from allenact.base_abstractions.misc import ActorCriticOutput, GenericAbstractLoss, LossOutput, Memory
 from allenact.errors import ExperimentConfigError, NonFiniteError
 from allenact.utils.system import get_logger
 from allenact.utils.torch_threads import threads_for, torch_threads
@@ -108,22 +109,36 @@ class PolicyUpdater:
         repeats = _repeats_of_losses(component, evaluating=self.optimizer is None)
         epochs = max(repeats.values(), default=0)
         summary = ComponentUpdate(component.uuid, component.storage_uuid)
+        kl = KLControl.wanted_by(settings, self.optimizer, self.workers)
         for epoch in range(epochs):
             names = [name for name, count in repeats.items() if count > epoch]
             for batch in self._batches(stage, component, storage):
                 if self.stop_requested():
                     raise StopRequested
-                scalars, rows = self._mini_batch(stage, component, names, batch, epoch, epochs)
+                scalars, rows, output = self._mini_batch(stage, component, names, batch, epoch, epochs)
+                if kl is not None:
+                    kl.look(batch, output, rows)
+                    summary.info.append(({"kl": kl.latest}, rows))
+                    if kl.stopped:
+                        break
                 summary.losses.append((scalars, rows))
                 summary.info.append(({"worker_batch_size": rows}, 1))
                 if self.optimizer is not None:
                     step_info = self._backward_and_step(scalars["total_loss"], rows, settings.max_grad_norm)
                     summary.info.append((step_info, rows))
+                if kl is not None:
+                    kl.judge("mini_batch")
                 stream_memory = stage.stage_component_uuid_to_stream_memory.get(component.uuid)
                 if stream_memory is not None:
                     _detach(stream_memory)
+            if kl is not None:
+                kl.judge("pass")
+                if kl.stopped:
+                    break
+        if kl is not None:
+            kl.judge("update")
         if summary.losses:
-            info: dict[str, Scalar] = {"rollout_epochs": epochs}
+            info: dict[str, Scalar] = {"rollout_epochs": epoch + 1}
             if settings.num_mini_batch is not None:
                 info["rollout_num_mini_batch"] = settings.num_mini_batch
             summary.info.append((info, 1))
@@ -173,8 +188,8 @@ class PolicyUpdater:
         batch: dict[str, Any],
         epoch: int,
         epochs: int,
-    ) -> tuple[dict[str, Scalar], int]:
-        """Returns the scalars of one mini-batch, `total_loss` among them, and its number of rows."""
+    ) -> tuple[dict[str, Scalar], int, ActorCriticOutput[Any] | None]:
+        """Returns the scalars of one mini-batch (`total_loss` among them), its rows, and what the model said."""
         output = None
         batch_memory = Memory()
         scalars: dict[str, Scalar] = {}
@@ -218,7 +233,7 @@ class PolicyUpdater:
                 else:
                     scalars[f"{name}/{key}"] = item
         scalars["total_loss"] = total
-        return scalars, int(rows or 0)
+        return scalars, int(rows or 0), output
 
     def _backward_and_step(self, total_loss: Any, rows: int, max_grad_norm: float | None) -> dict[str, Scalar]:
         """Follows the gradient of the mean over all workers' rows; returns what to report."""

@@ -52,13 +52,16 @@ class MuJoCoTask:
     """One task: everything that is particular to it, for any number of simulations at once.
 
     The methods are pure functions of arrays with a leading axis [N]. Sums are written in the order of the
-    original tasks, because the order decides the last bits. Actions are float64 and never clipped: MuJoCo
-    clamps what reaches the motors to their control range, but control costs see the action as given.
+    original tasks, because the order decides the last bits. Actions are float64 and, unless `unit_actions` asks
+    for it, not clipped: MuJoCo clamps what reaches the motors to their control range, but control costs see the
+    action as given.
 
     Args:
         contact_forces: "live" lets the engine compute the contact forces `cfrc_ext` in every step (through
             one force sensor that is added to the model and changes nothing else); "zero" shows zeros, as
             mujoco-py did with MuJoCo 2. Only tasks with `observes_contact_forces` look at them.
+        unit_actions: actions are clipped to [-1, 1] and that range is stretched to the control range of the
+            motors, before the physics and the control costs see them.
         xml_file: another model: a path, or the name of a file among Gymnasium's MuJoCo assets.
 
     Raises:
@@ -75,7 +78,7 @@ class MuJoCoTask:
     camera_height: ClassVar[float | None] = None  # of what it looks at, metres; None: median of the geoms
     observation_size: int
 
-    def __init__(self, contact_forces: str = "live", xml_file: str | None = None) -> None:
+    def __init__(self, contact_forces: str = "live", xml_file: str | None = None, unit_actions: bool = False) -> None:
         if contact_forces not in CONTACT_FORCES:
             raise ExperimentConfigError(
                 f'contact_forces cannot be "{contact_forces}".',
@@ -83,6 +86,7 @@ class MuJoCoTask:
                 do=did_you_mean(str(contact_forces), CONTACT_FORCES) or 'use "live" or "zero"',
             )
         self.contact_forces = contact_forces
+        self.unit_actions = unit_actions
         self.model = self._compile(_model_path(xml_file or self.model_file))
         self.timestep: float = self.model.opt.timestep  # seconds per substep
         self.dt: float = self.timestep * self.frame_skip  # seconds per environment step
@@ -116,6 +120,13 @@ class MuJoCoTask:
     def uniform(self, rng: np.random.Generator, size: int, scale: float) -> Array:
         """[size] uniform draws from [-scale, scale)."""
         return rng.uniform(low=-scale, high=scale, size=size)
+
+    def controls(self, actions: Array) -> Array:
+        """Returns what physics and reward see of `actions`, [N, A] float64."""
+        if not self.unit_actions:
+            return actions
+        low, high = self.model.actuator_ctrlrange.T  # [A] each
+        return np.clip(actions, -1.0, 1.0) * ((high - low) / 2) + (high + low) / 2  # [N, A]
 
     def _compile(self, path: Path) -> mujoco.MjModel:
         import mujoco

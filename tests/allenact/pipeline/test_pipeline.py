@@ -16,6 +16,7 @@ from allenact.algorithms.onpolicy_sync.storage import (
 from allenact.errors import CheckpointError, ExperimentConfigError
 from allenact.pipeline.builder import Builder
 from allenact.pipeline.pipeline import TrainingPipeline
+from allenact.pipeline.schedules import LinearDecay
 from allenact.pipeline.settings import TrainingSettings
 from allenact.pipeline.stage import EarlyStoppingCriterion, PipelineStage, StageComponent
 from allenact.utils.metrics import ScalarMeanTracker
@@ -402,6 +403,13 @@ def test_missing_settings_are_named(name):
 def test_pipelines_that_cannot_run(kwargs, message):
     with pytest.raises(ExperimentConfigError, match=message):
         pipeline(stage(**kwargs)).validate(num_samplers=4)
+
+
+def test_a_schedule_and_a_kl_target_are_too_much():
+    schedule = Builder(torch.optim.lr_scheduler.LambdaLR, {"lr_lambda": LinearDecay(steps=10)})
+    pipeline(stage(kl_stop=0.01), lr_scheduler_builder=schedule).validate(num_samplers=4)
+    with pytest.raises(ExperimentConfigError, match="two rules want to set the learning rate"):
+        pipeline(stage(kl_target=0.01), lr_scheduler_builder=schedule).validate(num_samplers=4)
 
 
 def test_a_pipeline_needs_a_stage():

@@ -28,7 +28,14 @@ def test_nothing_is_set_at_first():
     assert {name: getattr(settings, name) for name in UPSTREAM_NAMES} == dict.fromkeys(UPSTREAM_NAMES)
     assert settings.bootstrap_truncated is False
     assert settings.mini_batches_over == "samplers"
-    assert set(settings.keys()) == UPSTREAM_NAMES | {"bootstrap_truncated", "mini_batches_over"}
+    assert set(settings.keys()) == UPSTREAM_NAMES | {
+        "bootstrap_truncated",
+        "mini_batches_over",
+        "kl_target",
+        "kl_judged",
+        "kl_stop",
+    }
+    assert (settings.kl_target, settings.kl_judged, settings.kl_stop) == (None, "mini_batch", None)
     assert settings.has_key("gamma")
     assert not settings.has_key("gama")
 
@@ -97,6 +104,8 @@ def test_values_that_are_taken(name, value, stored):
         ("max_grad_norm", 0, "a number above 0"),
         ("metric_accumulate_interval", 0, "a whole number >= 1"),
         ("mini_batches_over", "rows", '"samplers" or "steps"'),
+        ("kl_target", 0, "a number above 0"),
+        ("kl_judged", "epoch", '"mini_batch", "pass" or "update"'),
     ],
 )
 def test_values_that_are_refused(name, value, expected):

@@ -69,6 +69,28 @@ def test_equals_the_serial_samplers(env_id, limit, num_threads):
     np.testing.assert_equal(serial.call("get_observations"), batched.call("get_observations"))
 
 
+@pytest.mark.parametrize("env_id", ["Ant-v2", "Humanoid-v2", "InvertedPendulum-v2"])
+def test_unit_actions(env_id):
+    """Serial, batched, and clipped and stretched beforehand: the same."""
+    kwargs = {"gym_env_kwargs": {"unit_actions": True}}
+    serial, batched, plain = serial_tasks(env_id, **kwargs), batched_tasks(env_id, **kwargs), serial_tasks(env_id)
+    high = float(plain.action_space.high[0])
+    assert serial.action_space.high.max() == batched.action_space.high.max() == 1
+    for _, actions in zip(range(20), actions_for(serial), strict=False):
+        actions *= 2
+        given = actions.clone()
+        step = batched.step_batch(actions)
+        assert torch.equal(actions, given)
+        assert_same_step(serial.step_batch(actions), step)
+        stretched = plain.step_batch(actions.clamp(-1, 1) * high)
+        np.testing.assert_allclose(stretched.rewards, step.rewards, rtol=1e-4, atol=1e-5)
+
+
+def test_samplers_with_and_without_unit_actions_are_no_batch():
+    both = [*samplers("Ant-v2", 1), *samplers("Ant-v2", 1, gym_env_kwargs={"unit_actions": True})]
+    assert batch_obstacle(both) == "the samplers have different environments"
+
+
 def test_an_end_that_is_also_a_limit_is_not_truncated():
     """The double pendulum falls in step 6 or so; with the limit there too, falling counts."""
     free = batched_tasks("InvertedDoublePendulum-v2", count=1)

@@ -60,7 +60,7 @@ class A2CACKTR(AbstractActorCriticLoss):
         log_probs = align(actor_critic_output.distributions.log_prob(batch["actions"]), advantages)
         entropy = getattr(actor_critic_output.distributions, self.entropy_method_name)()
         losses = {
-            "value": value_loss(batch, actor_critic_output.values, clip=None),
+            "value": value_loss(batch, actor_critic_output, clip=None),
             "action": -(advantages * log_probs).mean(),
             "entropy": -entropy.mean(),
         }

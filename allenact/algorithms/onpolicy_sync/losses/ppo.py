@@ -82,7 +82,7 @@ class PPO(AbstractActorCriticLoss):
         surrogate = torch.min(ratio * advantages, clamped * advantages)
 
         losses = {
-            "value": value_loss(batch, actor_critic_output.values, clip if self.use_clipped_value_loss else None),
+            "value": value_loss(batch, actor_critic_output, clip if self.use_clipped_value_loss else None),
             "action": -surrogate.mean(),
             "entropy": -entropy.mean(),
         }
@@ -124,7 +124,7 @@ class PPOValue(AbstractActorCriticLoss):
     ) -> LossResult:
         """Computes the loss, and reports it as `value`; see `AbstractActorCriticLoss.loss`."""
         clip = clipping_range(self.clip_param, self.clip_decay, step_count)
-        loss = value_loss(batch, actor_critic_output.values, clip if self.use_clipped_value_loss else None)
+        loss = value_loss(batch, actor_critic_output, clip if self.use_clipped_value_loss else None)
         return loss, detached({"value": loss})
 
 
@@ -133,19 +133,25 @@ def clipping_range(clip_param: float, decay: Callable[[int], float] | None, step
     return clip_param if decay is None else clip_param * decay(step_count)
 
 
-def value_loss(batch: ObservationType, values: torch.Tensor, clip: float | None) -> torch.Tensor:
+def value_loss(batch: ObservationType, output: ActorCriticOutput[Any], clip: float | None) -> torch.Tensor:
     """Half the mean squared error of the values.
+
+    Errors and clipping range are in units of `output.extras["value_scale"]` where a model gives one: a number, for
+    models that predict normalised returns, whose values are nevertheless in units of the reward.
 
     Args:
         batch: holds `returns`, and the `values` when acting, [T, n, 1].
-        values: [T, n, 1] of the model as it is now.
+        output: of the model as it is now, with values [T, n, 1].
         clip: where not None, the error is the larger one of the value and of the value moved to at most this
             far from the old one, so that moving further is not rewarded.
 
     Returns:
         A tensor without dimensions.
     """
+    values, scale = output.values, output.extras.get("value_scale")
     returns, old_values = _tensor(batch, "returns"), _tensor(batch, "values")
+    if scale is not None:
+        values, returns, old_values = values / scale, returns / scale, old_values / scale  # [T, n, 1]
     squares = (values - returns).square()  # [T, n, 1]
     if clip is not None:
         clipped = old_values + (values - old_values).clamp(-clip, clip)

@@ -112,6 +112,21 @@ def test_unclipped_value_loss_and_its_sides(single_element):
     assert info["value"].item() == pytest.approx(0.5 * 4.2**2)
 
 
+@pytest.mark.parametrize("use_clipped_value_loss", [True, False])
+def test_the_value_loss_of_normalised_values(use_clipped_value_loss):
+    """The same as the loss of normalised values and returns, wherever the mean is."""
+    torch.manual_seed(0)
+    old, new, returns = torch.randn(3, 6, 4, 1, dtype=torch.float64) * 0.3
+    scale, mean = torch.tensor([7.0]).double(), 30.0
+    loss = PPOValue(clip_param=0.2, use_clipped_value_loss=use_clipped_value_loss)
+    log_probs = torch.zeros(6, 4)
+    normalised = make_batch(old, log_probs, values=old, returns=returns)
+    expected, _ = loss.loss(0, normalised, output(log_probs, values=new))
+    batch = make_batch(old, log_probs, values=old * scale + mean, returns=returns * scale + mean)
+    out = output(log_probs, values=new * scale + mean)._replace(extras={"value_scale": scale})
+    assert loss.loss(0, batch, out)[0].item() == pytest.approx(expected.item())
+
+
 @pytest.mark.parametrize("loss", [PPO(0.1, 0.0, 0.0), PPO(0.1, 0.0, 0.0, normalize_advantage=False)])
 def test_an_unchanged_policy_gives_the_policy_gradient(loss):
     torch.manual_seed(0)

@@ -1,0 +1,157 @@
+"""The modern PPO recipe for MuJoCo tasks; every part of it can be switched off by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from gymnasium.spaces import Box
+from torch import nn, optim
+
+from allenact.algorithms.onpolicy_sync.losses.ppo import PPO
+from allenact.base_abstractions.sensor import SensorSuite
+from allenact.utils.experiment_utils import Builder, PipelineStage, TrainingPipeline
+from allenact_plugins.gym_plugin.normalized_actor_critic import NormalizedActorCritic
+from projects.gym_baselines.experiments.gym_base import GymBaseConfig
+
+
+class GymMuJoCoModernPPOConfig(GymBaseConfig):
+    """Short rollouts of many samplers, normalised observations and returns, and a rate that follows the policy.
+
+    Starts from the settings of rl_games for Ant (Makoviichuk and Makoviychuk, 2021).
+
+    Args:
+        total_steps: environment steps to train for, summed over all samplers; None: what the task is known to need.
+        save_interval: environment steps between checkpoints; each checkpoint is also validated.
+        metric_interval: environment steps between two lines in the log.
+        num_samplers: task samplers.
+        num_steps: length of one rollout, in steps of each sampler.
+        num_mini_batch: mini-batches in each pass over a rollout.
+        mini_batches_over: "steps" or "samplers"; see `TrainingSettings`.
+        update_repeats: passes over each rollout.
+        lr: learning rate, at first where `kl_target` is given.
+        kl_target: nats; None: a constant learning rate. See `TrainingSettings`, also for the next two.
+        kl_judged: "mini_batch", "pass" or "update".
+        kl_stop: nats; None: all passes are made.
+        max_grad_norm: the 2-norm to which the whole gradient is clipped.
+        gamma: discount per environment step.
+        gae_lambda: of the advantage estimates.
+        bootstrap_truncated: whether an episode that the time limit cuts is worth more than was paid.
+        clip_param: range of the probability ratio, and of the values if they are clipped.
+        use_clipped_value_loss: whether they are.
+        value_loss_coef: weight of half the squared error of the normalised values.
+        entropy_coef: weight of the entropy bonus.
+        unit_actions: whether actions are clipped to [-1, 1] and stretched to the range of the motors.
+        model: arguments of `NormalizedActorCritic` other than its defaults.
+
+    Attributes:
+        NUM_ACTIONS: entries of an action.
+        TOTAL_STEPS: environment steps where `total_steps` is not given.
+    """
+
+    NUM_ACTIONS: int
+    TOTAL_STEPS = 5_000_000
+
+    def __init__(
+        self,
+        *,
+        total_steps: int | None = None,
+        save_interval: int = 500_000,
+        metric_interval: int = 50_000,
+        num_samplers: int = 64,
+        num_steps: int = 64,
+        num_mini_batch: int = 2,
+        mini_batches_over: str = "steps",
+        update_repeats: int = 4,
+        lr: float = 3e-4,
+        kl_target: float | None = 0.008,
+        kl_judged: str = "mini_batch",
+        kl_stop: float | None = None,
+        max_grad_norm: float = 1.0,
+        gamma: float = 0.99,
+        gae_lambda: float = 0.95,
+        bootstrap_truncated: bool = True,
+        clip_param: float = 0.2,
+        use_clipped_value_loss: bool = True,
+        value_loss_coef: float = 2.0,
+        entropy_coef: float = 0.0,
+        unit_actions: bool = True,
+        model: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.total_steps = self.TOTAL_STEPS if total_steps is None else total_steps
+        self.num_samplers = num_samplers
+        self.lr = lr
+        self.unit_actions = unit_actions
+        self.model = dict(model or {})
+        self.loss = PPO(
+            clip_param=clip_param,
+            value_loss_coef=value_loss_coef,
+            entropy_coef=entropy_coef,
+            use_clipped_value_loss=use_clipped_value_loss,
+        )
+        self.settings: dict[str, Any] = {
+            "num_steps": num_steps,
+            "num_mini_batch": num_mini_batch,
+            "mini_batches_over": mini_batches_over,
+            "update_repeats": update_repeats,
+            "max_grad_norm": max_grad_norm,
+            "gamma": gamma,
+            "use_gae": True,
+            "gae_lambda": gae_lambda,
+            "bootstrap_truncated": bootstrap_truncated,
+            "kl_target": kl_target,
+            "kl_judged": kl_judged,
+            "kl_stop": kl_stop,
+            "advance_scene_rollout_period": None,
+            "save_interval": save_interval,
+            "metric_accumulate_interval": metric_interval,
+        }
+
+    @classmethod
+    def tag(cls) -> str:
+        return f"Gym-MuJoCo-{cls.ENV_NAME}-Modern-PPO"
+
+    def training_pipeline(self, **kwargs: Any) -> TrainingPipeline:
+        return TrainingPipeline(
+            named_losses={"ppo_loss": self.loss},
+            pipeline_stages=[PipelineStage(loss_names=["ppo_loss"], max_stage_steps=self.total_steps)],
+            optimizer_builder=Builder(optim.Adam, {"lr": self.lr}),
+            **self.settings,
+        )
+
+    def create_model(self, **kwargs: Any) -> nn.Module:
+        return NormalizedActorCritic(
+            input_uuid="gym_mujoco_data",
+            action_space=Box(-1.0, 1.0, (self.NUM_ACTIONS,)),
+            observation_space=SensorSuite(self.SENSORS).observation_spaces,
+            **self.model,
+        )
+
+    def machine_params(self, mode: str = "train", **kwargs: Any) -> dict[str, Any]:
+        return {"nprocesses": self.num_samplers if mode == "train" else 1, "devices": []}
+
+    def train_task_sampler_args(
+        self,
+        process_ind: int,
+        total_processes: int,
+        devices: list[int] | None = None,
+        seeds: Sequence[int] | None = None,
+        deterministic_cudnn: bool = False,
+    ) -> dict[str, Any]:
+        args = super().train_task_sampler_args(process_ind, total_processes, devices, seeds, deterministic_cudnn)
+        return {**args, "gym_env_kwargs": self._env_kwargs()}
+
+    def valid_task_sampler_args(
+        self,
+        process_ind: int,
+        total_processes: int,
+        devices: list[int] | None = None,
+        seeds: Sequence[int] | None = None,
+        deterministic_cudnn: bool = False,
+    ) -> dict[str, Any]:
+        args = super().valid_task_sampler_args(process_ind, total_processes, devices, seeds, deterministic_cudnn)
+        return {**args, "gym_env_kwargs": self._env_kwargs()}
+
+    def _env_kwargs(self) -> dict[str, Any]:
+        return {"unit_actions": True} if self.unit_actions else {}
