@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from allenact.errors import CheckpointError
 from allenact.utils.system import get_logger
-from allenact_plugins.gym_plugin.mujoco_tasks.base import Array, Fields, MuJoCoTask
+from allenact_plugins.gym_plugin.mujoco_tasks.base import Array, Fields, MuJoCoTask, row_sums
 
 if TYPE_CHECKING:
     import mujoco
@@ -110,13 +110,13 @@ class MuJoCoSimulations:
         fields = self._fields if everyone else self._fields.rows(rows)
         with np.errstate(all="ignore"):  # absurd actions give absurd numbers; that is what `unstable` is for
             after = self.task.measure(fields)  # [n, ...]
-            terms = self.task.reward_terms(fields, actions, self._before[rows], after)
+            observations = self.task.observation(fields)  # [n, O]
+            terms = self.task.reward_terms(fields, observations, actions, self._before[rows], after)
             rewards = _added_in_order(terms)  # [n]
             terminated = self.task.terminated(fields)  # [n]
-            observations = self.task.observation(fields)  # [n, O]
         self._before[rows] = after
         unstable = self._all_stable[rows]  # [n]
-        if len(raised) or self._bad_numbers.any() or not math.isfinite(rewards.sum()):
+        if len(raised) or np.count_nonzero(self._bad_numbers) or not math.isfinite(row_sums(rewards)):
             unstable = self._find_unstable(raised, rewards, rows)
             terminated = terminated | unstable
             rewards[unstable] = 0.0

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from allenact_plugins.gym_plugin.mujoco_tasks.base import Array, Fields, MuJoCoTask
+from allenact_plugins.gym_plugin.mujoco_tasks.base import Array, Fields, MuJoCoTask, row_sums
 
 
 class Reacher(MuJoCoTask):
@@ -44,10 +44,12 @@ class Reacher(MuJoCoTask):
         fingertip, target = fields.xpos[:, 3], fields.xpos[:, 4]  # [N, 3] each
         return fingertip - target
 
-    def reward_terms(self, fields: Fields, action: Array, before: Array, after: Array) -> dict[str, Array]:
+    def reward_terms(
+        self, fields: Fields, observation: Array, action: Array, before: Array, after: Array
+    ) -> dict[str, Array]:
         return {
             "reward_dist": -np.linalg.norm(before, axis=1),
-            "reward_ctrl": -np.square(action).sum(axis=1),
+            "reward_ctrl": -row_sums(np.square(action)),
         }
 
     def initial_state(self, rng: np.random.Generator) -> tuple[Array, Array]:
@@ -110,10 +112,12 @@ class Pusher(MuJoCoTask):
         tip, thing, goal = fields.xpos[:, 10], fields.xpos[:, 11], fields.xpos[:, 12]  # [N, 3] each
         return np.stack([thing - goal, thing - tip], axis=1)  # [N, 2, 3]
 
-    def reward_terms(self, fields: Fields, action: Array, before: Array, after: Array) -> dict[str, Array]:
+    def reward_terms(
+        self, fields: Fields, observation: Array, action: Array, before: Array, after: Array
+    ) -> dict[str, Array]:
         return {
             "reward_dist": -np.linalg.norm(before[:, 0], axis=1),
-            "reward_ctrl": 0.1 * -np.square(action).sum(axis=1),
+            "reward_ctrl": 0.1 * -row_sums(np.square(action)),
             "reward_near": 0.5 * -np.linalg.norm(before[:, 1], axis=1),
         }
 

@@ -103,8 +103,18 @@ class MuJoCoTask:
         """[N, ...] what the reward compares: `reward_terms` is given it from before and after the step."""
         return np.zeros(len(fields.qpos))
 
-    def reward_terms(self, fields: Fields, action: Array, before: Array, after: Array) -> dict[str, Array]:
-        """The terms of the reward by name, [N] each, to be added in this order."""
+    def reward_terms(
+        self, fields: Fields, observation: Array, action: Array, before: Array, after: Array
+    ) -> dict[str, Array]:
+        """The terms of the reward by name, [N] each, to be added in this order.
+
+        Args:
+            fields: after the step.
+            observation: [N, observation_size] made of these fields.
+            action: [N, A] as given.
+            before: what `measure` returned before the step.
+            after: what it returns now.
+        """
         raise NotImplementedError
 
     def terminated(self, fields: Fields) -> npt.NDArray[np.bool_]:
@@ -144,6 +154,12 @@ class MuJoCoTask:
         data = mujoco.MjData(self.model)
         names = ("qpos", "qvel", "ctrl", *self.derived_fields)
         return Fields(**{name: np.zeros((1, *getattr(data, name).shape)) for name in names})
+
+
+def row_sums(array: Array) -> Array:
+    """[N] sums over the last axis: `array.sum(axis=-1)` without its two layers of Python."""
+    sums: Array = np.add.reduce(array, axis=-1)  # [N]
+    return sums
 
 
 def _add_force_sensor(spec: Any, mujoco: Any) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from allenact_plugins.gym_plugin.mujoco_tasks.base import Array, Fields, MuJoCoTask
+from allenact_plugins.gym_plugin.mujoco_tasks.base import Array, Fields, MuJoCoTask, row_sums
 
 
 class _HumanoidRobot(MuJoCoTask):
@@ -31,7 +31,7 @@ class _HumanoidRobot(MuJoCoTask):
 
     def control_cost(self, fields: Fields) -> Array:
         """[N] charged on the control as it was given, also where it exceeds the range of the motors."""
-        return 0.1 * np.square(fields.ctrl).sum(axis=1)
+        return 0.1 * row_sums(np.square(fields.ctrl))
 
     def impact_cost(self, fields: Fields) -> Array:
         """[N] at most 10."""
@@ -73,7 +73,9 @@ class Humanoid(_HumanoidRobot):
         mass = self.model.body_mass  # [nbody]
         return (mass * fields.xipos[:, :, 0]).sum(axis=1) / mass.sum()  # [N]
 
-    def reward_terms(self, fields: Fields, action: Array, before: Array, after: Array) -> dict[str, Array]:
+    def reward_terms(
+        self, fields: Fields, observation: Array, action: Array, before: Array, after: Array
+    ) -> dict[str, Array]:
         return {
             "reward_linvel": 1.25 * (after - before) / self.dt,
             "reward_quadctrl": -self.control_cost(fields),
@@ -97,7 +99,9 @@ class HumanoidStandup(_HumanoidRobot):
 
     model_file = "humanoidstandup.xml"
 
-    def reward_terms(self, fields: Fields, action: Array, before: Array, after: Array) -> dict[str, Array]:
+    def reward_terms(
+        self, fields: Fields, observation: Array, action: Array, before: Array, after: Array
+    ) -> dict[str, Array]:
         return {
             "reward_linup": fields.qpos[:, 2] / self.timestep,
             "reward_quadctrl": -self.control_cost(fields),

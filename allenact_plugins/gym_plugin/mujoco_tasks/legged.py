@@ -3,10 +3,12 @@
 # ruff: noqa: D102  (what each method returns is documented on MuJoCoTask)
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
-from allenact_plugins.gym_plugin.mujoco_tasks.base import Array, Fields, MuJoCoTask
+from allenact_plugins.gym_plugin.mujoco_tasks.base import Array, Fields, MuJoCoTask, row_sums
 
 
 class Ant(MuJoCoTask):
@@ -39,24 +41,31 @@ class Ant(MuJoCoTask):
     observation_size = 111
 
     def observation(self, fields: Fields) -> Array:
-        contact = np.clip(fields.cfrc_ext, -1, 1).reshape(len(fields.qpos), -1)  # [N, 84]
+        contact = np.minimum(np.maximum(fields.cfrc_ext, -1.0), 1.0).reshape(len(fields.qpos), -1)  # [N, 84]
         return np.concatenate([fields.qpos[:, 2:], fields.qvel, contact], axis=1)  # [N, 111]
 
     def measure(self, fields: Fields) -> Array:
         return fields.xpos[:, 1, 0].copy()  # [N], x of the torso; not qpos[0], which is one substep ahead
 
-    def reward_terms(self, fields: Fields, action: Array, before: Array, after: Array) -> dict[str, Array]:
+    def reward_terms(
+        self, fields: Fields, observation: Array, action: Array, before: Array, after: Array
+    ) -> dict[str, Array]:
+        contact = observation[:, self.model.nq - 2 + self.model.nv :]  # [N, 84] clipped, as observed
         return {
             "reward_forward": (after - before) / self.dt,
-            "reward_ctrl": -(0.5 * np.square(action).sum(axis=1)),
-            "reward_contact": -(0.5 * 1e-3 * np.square(np.clip(fields.cfrc_ext, -1, 1)).sum(axis=(1, 2))),
+            "reward_ctrl": -(0.5 * row_sums(np.square(action))),
+            "reward_contact": -(0.5 * 1e-3 * row_sums(np.square(contact))),
             "reward_survive": np.ones(len(action)),
         }
 
     def terminated(self, fields: Fields) -> npt.NDArray[np.bool_]:
-        finite = np.isfinite(fields.qpos.sum(axis=1) + fields.qvel.sum(axis=1))  # [N]; the engine keeps them below 1e10
         height = fields.qpos[:, 2]  # [N]
-        return ~(finite & (height >= 0.2) & (height <= 1.0))
+        alive = (height >= 0.2) & (height <= 1.0)  # [N]
+        # The engine keeps positions and velocities below 1e10, so a sum is finite if all of them are.
+        sums = row_sums(fields.qpos) + row_sums(fields.qvel)  # [N]
+        if not math.isfinite(row_sums(sums)):
+            alive &= np.isfinite(sums)
+        return ~alive
 
     def initial_state(self, rng: np.random.Generator) -> tuple[Array, Array]:
         qpos = self.model.qpos0 + self.uniform(rng, self.model.nq, 0.1)
@@ -92,9 +101,11 @@ class HalfCheetah(MuJoCoTask):
     def measure(self, fields: Fields) -> Array:
         return fields.qpos[:, 0].copy()  # [N]
 
-    def reward_terms(self, fields: Fields, action: Array, before: Array, after: Array) -> dict[str, Array]:
+    def reward_terms(
+        self, fields: Fields, observation: Array, action: Array, before: Array, after: Array
+    ) -> dict[str, Array]:
         return {
-            "reward_ctrl": -0.1 * np.square(action).sum(axis=1),
+            "reward_ctrl": -0.1 * row_sums(np.square(action)),
             "reward_run": (after - before) / self.dt,
         }
 
@@ -134,11 +145,13 @@ class Hopper(MuJoCoTask):
     def measure(self, fields: Fields) -> Array:
         return fields.qpos[:, 0].copy()  # [N]
 
-    def reward_terms(self, fields: Fields, action: Array, before: Array, after: Array) -> dict[str, Array]:
+    def reward_terms(
+        self, fields: Fields, observation: Array, action: Array, before: Array, after: Array
+    ) -> dict[str, Array]:
         return {
             "reward_forward": (after - before) / self.dt,
             "reward_survive": np.ones(len(action)),
-            "reward_ctrl": -(1e-3 * np.square(action).sum(axis=1)),
+            "reward_ctrl": -(1e-3 * row_sums(np.square(action))),
         }
 
     def terminated(self, fields: Fields) -> npt.NDArray[np.bool_]:
@@ -181,11 +194,13 @@ class Walker2d(MuJoCoTask):
     def measure(self, fields: Fields) -> Array:
         return fields.qpos[:, 0].copy()  # [N]
 
-    def reward_terms(self, fields: Fields, action: Array, before: Array, after: Array) -> dict[str, Array]:
+    def reward_terms(
+        self, fields: Fields, observation: Array, action: Array, before: Array, after: Array
+    ) -> dict[str, Array]:
         return {
             "reward_forward": (after - before) / self.dt,
             "reward_survive": np.ones(len(action)),
-            "reward_ctrl": -(1e-3 * np.square(action).sum(axis=1)),
+            "reward_ctrl": -(1e-3 * row_sums(np.square(action))),
         }
 
     def terminated(self, fields: Fields) -> npt.NDArray[np.bool_]:
@@ -225,10 +240,12 @@ class Swimmer(MuJoCoTask):
     def measure(self, fields: Fields) -> Array:
         return fields.qpos[:, 0].copy()  # [N]
 
-    def reward_terms(self, fields: Fields, action: Array, before: Array, after: Array) -> dict[str, Array]:
+    def reward_terms(
+        self, fields: Fields, observation: Array, action: Array, before: Array, after: Array
+    ) -> dict[str, Array]:
         return {
             "reward_fwd": (after - before) / self.dt,
-            "reward_ctrl": -0.0001 * np.square(action).sum(axis=1),
+            "reward_ctrl": -0.0001 * row_sums(np.square(action)),
         }
 
     def initial_state(self, rng: np.random.Generator) -> tuple[Array, Array]:

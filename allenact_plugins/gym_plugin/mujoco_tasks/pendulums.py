@@ -35,7 +35,9 @@ class InvertedPendulum(MuJoCoTask):
     def observation(self, fields: Fields) -> Array:
         return np.concatenate([fields.qpos, fields.qvel], axis=1)  # [N, 4]
 
-    def reward_terms(self, fields: Fields, action: Array, before: Array, after: Array) -> dict[str, Array]:
+    def reward_terms(
+        self, fields: Fields, observation: Array, action: Array, before: Array, after: Array
+    ) -> dict[str, Array]:
         return {"reward_survive": np.ones(len(action))}
 
     def terminated(self, fields: Fields) -> npt.NDArray[np.bool_]:
@@ -82,7 +84,9 @@ class InvertedDoublePendulum(MuJoCoTask):
         parts = [fields.qpos[:, :1], np.sin(angles), np.cos(angles), velocities, forces]
         return np.concatenate(parts, axis=1)  # [N, 11]
 
-    def reward_terms(self, fields: Fields, action: Array, before: Array, after: Array) -> dict[str, Array]:
+    def reward_terms(
+        self, fields: Fields, observation: Array, action: Array, before: Array, after: Array
+    ) -> dict[str, Array]:
         x, y = fields.site_xpos[:, 0, 0], fields.site_xpos[:, 0, 2]  # [N] each
         v1, v2 = fields.qvel[:, 1], fields.qvel[:, 2]  # [N] each
         return {

@@ -203,13 +203,14 @@ def test_rows_do_not_depend_on_the_number_of_rows(task_id):
         simulations.step(actions, range(7))
     fields = simulations._fields
     before, after = task.measure(fields) * 0.9, task.measure(fields)
-    terms = task.reward_terms(fields, actions, before, after)
+    observation = task.observation(fields)
+    terms = task.reward_terms(fields, observation, actions, before, after)
     for row in range(7):
         alone = fields.rows([row])
         part = slice(row, row + 1)
-        np.testing.assert_array_equal(task.observation(fields)[part], task.observation(alone))
+        np.testing.assert_array_equal(observation[part], task.observation(alone))
         np.testing.assert_array_equal(task.terminated(fields)[part], task.terminated(alone))
-        one = task.reward_terms(alone, actions[part], before[part], after[part])
+        one = task.reward_terms(alone, observation[part], actions[part], before[part], after[part])
         for name, term in terms.items():
             np.testing.assert_array_equal(term[part], one[name])
 
