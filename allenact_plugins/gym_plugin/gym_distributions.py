@@ -3,13 +3,41 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 
 from allenact.base_abstractions.distributions import Distr
 
 _LOG_SQRT_2_PI = 0.5 * math.log(2 * math.pi)
+_NOISE_BLOCK = 64  # environment steps
+
+
+class ActionNoise:
+    """Standard normal numbers for one environment step after another, the same that torch would draw step by step.
+
+    They are drawn for many steps at once: after a step of a simulator torch's code has left the caches, and then
+    the call costs more than the numbers.
+
+    Args:
+        action_size: A.
+    """
+
+    def __init__(self, action_size: int) -> None:
+        self.action_size = action_size
+        self._steps: Iterator[np.ndarray] = iter(())
+
+    def draw(self, num_samplers: int) -> np.ndarray:
+        """Returns the noise of the next step, [N, A] float32. N must not change between calls."""
+        for noise in self._steps:
+            return noise
+        # torch transforms normal numbers in groups of 16. A step that ends within a group has to be drawn by itself.
+        aligned = num_samplers * self.action_size % 16 == 0
+        block = torch.empty(_NOISE_BLOCK if aligned else 1, num_samplers, self.action_size).normal_()  # [block, N, A]
+        self._steps = iter(block.numpy())
+        return next(self._steps)
 
 
 class GaussianDistr(torch.distributions.Normal, Distr):

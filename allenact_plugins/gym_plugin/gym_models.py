@@ -15,7 +15,7 @@ from allenact.algorithms.onpolicy_sync.policy import ActorCriticModel, Observati
 from allenact.base_abstractions.misc import ActorCriticOutput, Memory
 from allenact.errors import SpaceMismatchError, did_you_mean
 from allenact.utils.spaces_utils import space_kind
-from allenact_plugins.gym_plugin.gym_distributions import GaussianDistr
+from allenact_plugins.gym_plugin.gym_distributions import ActionNoise, GaussianDistr
 
 
 class MemorylessActorCritic(ActorCriticModel[GaussianDistr]):
@@ -97,6 +97,7 @@ class MemorylessActorCritic(ActorCriticModel[GaussianDistr]):
             raise NotImplementedError("only an actor of Linear and Tanh layers is known in NumPy")
         weights = [(layer.weight.detach().numpy().T, layer.bias.detach().numpy()) for layer in layers[::2]]
         std = self.action_std.numpy()[0]  # [1, A]
+        noise = ActionNoise(std.shape[-1])
 
         def policy(observations: dict[str, Any]) -> np.ndarray:
             x = observations[self.input_uuid]  # [N, O]
@@ -104,7 +105,7 @@ class MemorylessActorCritic(ActorCriticModel[GaussianDistr]):
                 x = x @ weight  # [N, size of the layer]
                 x += bias
                 np.tanh(x, out=x)
-            actions: np.ndarray = torch.empty(x.shape).normal_().numpy()  # [N, A]
+            actions = noise.draw(len(x))  # [N, A]
             actions *= std
             actions += x
             return actions

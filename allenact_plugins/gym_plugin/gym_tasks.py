@@ -217,6 +217,7 @@ class GymTaskSampler(TaskSampler):
 
         self.num_tasks_generated = 0
         self._env: GymEnvironment | None = None
+        self._sensor_suite: SensorSuite | None = None
         self._last_task: GymTask | None = None
         self._task_seed: int | None = None
         self._steps_spent_on_seed = 0
@@ -312,8 +313,10 @@ class GymTaskSampler(TaskSampler):
         return self.task_seeds_list[int(self._rng.integers(len(self.task_seeds_list)))]
 
     def _make_task(self, task_info: dict[str, Any]) -> GymTask:
+        if self._sensor_suite is None:  # made once: short episodes would spend much of their time on it
+            self._sensor_suite = self.sensors if isinstance(self.sensors, SensorSuite) else SensorSuite(self.sensors)
         return self.task_class(
-            **{"env": self.env, "sensors": self.sensors, "task_info": task_info, **self.extra_task_kwargs}
+            **{"env": self.env, "sensors": self._sensor_suite, "task_info": task_info, **self.extra_task_kwargs}
         )
 
     def sensor_list(self) -> list[Sensor]:

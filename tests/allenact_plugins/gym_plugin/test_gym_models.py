@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Dict, Discrete
@@ -9,7 +10,7 @@ from gymnasium.spaces import Box, Dict, Discrete
 from allenact.algorithms.onpolicy_sync.policy import ActorCriticModel
 from allenact.base_abstractions.distributions import Distr
 from allenact.errors import SpaceMismatchError
-from allenact_plugins.gym_plugin.gym_distributions import GaussianDistr
+from allenact_plugins.gym_plugin.gym_distributions import ActionNoise, GaussianDistr
 from allenact_plugins.gym_plugin.gym_models import MemorylessActorCritic
 
 OBSERVATIONS = Dict({"state": Box(-1.0, 1.0, (5,), "float32"), "image": Box(0, 255, (8, 8, 3), "uint8")})
@@ -105,3 +106,14 @@ def test_gaussian_against_its_formula():
 def test_a_uuid_that_nobody_observes():
     with pytest.raises(SpaceMismatchError, match='did you mean "state"'):
         MemorylessActorCritic("stat", Box(-3.0, 3.0, (2,), "float32"), OBSERVATIONS)
+
+
+@pytest.mark.parametrize(("samplers", "size"), [(8, 8), (2, 8), (3, 2), (1, 1), (16, 3), (5, 7)])
+def test_noise_is_what_torch_draws_step_by_step(samplers, size):
+    """Also where a step's numbers are no multiple of the 16 that torch transforms together."""
+    torch.manual_seed(3)
+    noise = ActionNoise(size)
+    drawn = np.stack([noise.draw(samplers) for _ in range(130)])
+    torch.manual_seed(3)
+    expected = torch.stack([torch.empty(samplers, size).normal_() for _ in range(130)])
+    np.testing.assert_array_equal(drawn, expected.numpy())
