@@ -46,7 +46,7 @@ class ComponentUpdate:
         if not tensors:
             return self
         device = tensors[0].device
-        numbers = iter(torch.stack([t.detach().to(device, torch.float64).reshape(()) for t in tensors]).tolist())
+        numbers = iter(torch.stack([t.detach().to(device).reshape(()) for t in tensors]).tolist())
 
         def plain(scalars: dict[str, Scalar]) -> dict[str, Scalar]:
             return {k: next(numbers) if isinstance(v, torch.Tensor) else v for k, v in scalars.items()}

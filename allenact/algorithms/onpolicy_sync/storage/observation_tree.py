@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -10,20 +10,23 @@ import torch
 FLATTEN_SEPARATOR = "._AUTOFLATTEN_."
 
 
-def flatten_observations(observations: Mapping[str, Any], prefix: str = "") -> dict[str, torch.Tensor]:
-    """Returns the leaves of nested observations by flat name: the names on the way, joined by the separator.
+def flatten_observations(observations: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """Returns the leaves of nested observations as tensors; see `flat_leaves`."""
+    return {name: torch.as_tensor(leaf) for name, leaf in flat_leaves(observations)}
+
+
+def flat_leaves(observations: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields the leaves of nested observations with their flat names: the names on the way, joined by the separator.
 
     Args:
         observations: uuid -> tensor or array, or again such a mapping.
         prefix: put in front of each name.
     """
-    flat: dict[str, torch.Tensor] = {}
     for name, value in observations.items():
         if isinstance(value, Mapping):
-            flat.update(flatten_observations(value, prefix + name + FLATTEN_SEPARATOR))
+            yield from flat_leaves(value, prefix + name + FLATTEN_SEPARATOR)
         else:
-            flat[prefix + name] = torch.as_tensor(value)
-    return flat
+            yield prefix + name, value
 
 
 def unflatten_observations(flat: Mapping[str, torch.Tensor]) -> dict[str, Any]:

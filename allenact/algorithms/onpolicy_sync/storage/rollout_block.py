@@ -23,6 +23,7 @@ from allenact.algorithms.onpolicy_sync.returns import (
 from allenact.algorithms.onpolicy_sync.storage.base import MiniBatchStorageMixin, RolloutStorage
 from allenact.algorithms.onpolicy_sync.storage.observation_tree import (
     FLATTEN_SEPARATOR,
+    flat_leaves,
     flatten_observations,
     unflatten_observations,
 )
@@ -31,6 +32,8 @@ from allenact.base_abstractions.misc import Memory, ObservationType
 from allenact.errors import CheckpointError, ExperimentConfigError, TaskError
 from allenact.utils.misc_utils import partition_limits
 from allenact.utils.spaces_utils import flatdim, flatten, unflatten
+
+_KEPT_GROUPS_BYTES = 64 * 2**20  # size of a rollout up to which a copy cut into mini-batches is kept between passes
 
 
 class RolloutBlockStorage(RolloutRows, RolloutStorage, MiniBatchStorageMixin):
@@ -54,6 +57,7 @@ class RolloutBlockStorage(RolloutRows, RolloutStorage, MiniBatchStorageMixin):
         self.action_space: Any = None
         self._first_memory = Memory()
         self._last_memory = Memory()
+        self._groups: dict[tuple[int, int], dict[str, Any]] = {}  # batches of the current rollout, by samplers
 
     # Coming into use
 
@@ -98,6 +102,7 @@ class RolloutBlockStorage(RolloutRows, RolloutStorage, MiniBatchStorageMixin):
     def to(self, device: torch.device) -> None:
         """Moves all data to a device."""
         self.device = torch.device(device)
+        self._groups.clear()
         self._change(lambda rows: rows.to(self.device))
         self._first_memory.to(self.device)
         self._last_memory.to(self.device)
@@ -175,7 +180,7 @@ class RolloutBlockStorage(RolloutRows, RolloutStorage, MiniBatchStorageMixin):
         if self.step == self.full_size:
             self._grow(max(1, 2 * self.full_size))
         t, rows = self.step, self._numpy_rows()
-        for name, leaf in flatten_observations(observations).items():
+        for name, leaf in flat_leaves(observations):
             rows[name][t + 1] = leaf
         rows["prev_actions"][t + 1] = actions
         rows["rewards"][t, :, 0] = rewards
@@ -259,6 +264,7 @@ class RolloutBlockStorage(RolloutRows, RolloutStorage, MiniBatchStorageMixin):
         """Forgets the rows and states of all samplers except `keep_list`."""
         keep = torch.as_tensor(keep_list, dtype=torch.int64, device=self.device)
         self.num_samplers = len(keep)
+        self._groups.clear()
         self._change(lambda rows: rows.index_select(1, keep))
         self._first_memory = self._first_memory.sampler_select(keep_list)
         self._last_memory = self._last_memory.sampler_select(keep_list)
@@ -290,6 +296,7 @@ class RolloutBlockStorage(RolloutRows, RolloutStorage, MiniBatchStorageMixin):
             advantages = returns[:-1] - values[:-1]  # [T, N, 1]
         normalised = normalize_advantages(advantages, adv_stats_callback(advantages))  # [T, N, 1]
         self._targets = {"returns": returns, "advantages": advantages, "norm_advantages": normalised}
+        self._groups.clear()
 
     def batched_experience_generator(
         self, num_mini_batch: int, mini_batches_over: str = "samplers"
@@ -332,27 +339,35 @@ class RolloutBlockStorage(RolloutRows, RolloutStorage, MiniBatchStorageMixin):
 
     def _batches_of_samplers(self, num_mini_batch: int) -> Iterator[dict[str, Any]]:
         limits = partition_limits(self.num_samplers, num_mini_batch)
-        groups = [slice(*pair) for pair in pairwise(limits)]
+        groups = list(pairwise(limits))
         random.shuffle(groups)
         for group in groups:
             memory = Memory()
             for key, (tensor, dim) in self._first_memory.items():
-                memory.check_append(key, tensor[(slice(None),) * dim + (group,)].clone(), dim)
-            yield self._batch(partial(_take_samplers, group=group), memory)
+                memory.check_append(key, tensor[(slice(None),) * dim + (slice(*group),)].clone(), dim)
+            yield {**self._group(group), "memory": memory}
+
+    def _group(self, group: tuple[int, int]) -> dict[str, Any]:
+        """Returns the batch of the samplers from `group[0]` to `group[1]`, without memory; small ones are kept."""
+        if group in self._groups:
+            return self._groups[group]
+        batch = self._batch(partial(_take_samplers, group=slice(*group)))
+        if sum(rows.nbytes for rows in (self._rows | self._observations).values()) <= _KEPT_GROUPS_BYTES:
+            self._groups[group] = batch
+        return batch
 
     def _batches_of_steps(self, num_mini_batch: int) -> Iterator[dict[str, Any]]:
         order = torch.randperm(self.step * self.num_samplers).to(self.device)  # [T * N]
         for picked in order.tensor_split(num_mini_batch):
-            yield self._batch(partial(_take_steps, picked=picked), Memory())
+            yield {**self._batch(partial(_take_steps, picked=picked)), "memory": Memory()}
 
-    def _batch(self, pick: Callable[[torch.Tensor], torch.Tensor], memory: Memory) -> dict[str, Any]:
-        """Returns a batch of what `pick` takes out of [T, N, ...]."""
+    def _batch(self, pick: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, Any]:
+        """Returns a batch of what `pick` takes out of [T, N, ...], without the memory."""
         masks = pick(self.masks[:-1])
         return {
             "observations": unflatten_observations(
                 {name: pick(rows[: self.step]) for name, rows in self._observations.items()}
             ),
-            "memory": memory,
             "actions": unflatten(self.action_space, pick(self.actions)),
             "prev_actions": unflatten(self.action_space, pick(self.prev_actions[:-1])),
             "values": pick(self.value_preds[:-1]),
@@ -366,6 +381,7 @@ class RolloutBlockStorage(RolloutRows, RolloutStorage, MiniBatchStorageMixin):
 
     def after_updates(self, **kwargs: Any) -> None:
         """Makes the newest observation, mask, previous action and recurrent state those of row 0."""
+        self._groups.clear()
         newest, first = self._carried_over(self.step), self._carried_over(0)
         for group, tensors in first.items():
             for name, row in tensors.items():

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from allenact.algorithms.onpolicy_sync.returns import discounted_returns, gae, normalize_advantages
-from allenact.algorithms.onpolicy_sync.storage import RolloutBlockStorage
+from allenact.algorithms.onpolicy_sync.storage import RolloutBlockStorage, rollout_block
 from allenact.base_abstractions.misc import Memory
 from allenact.errors import CheckpointError, ExperimentConfigError, TaskError
 
@@ -227,6 +227,24 @@ def test_a_batch_gets_the_memory_of_its_own_samplers():
     for batch in storage.batched_experience_generator(3):
         samplers = -batch["old_action_log_probs"][0]  # [n]
         assert torch.equal(batch["memory"].tensor("rnn")[0, :, 0], 2000 + samplers)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_mini_batches_are_those_of_the_current_rollout_in_every_pass(monkeypatch, kept):
+    monkeypatch.setattr(rollout_block, "_KEPT_GROUPS_BYTES", 10**9 if kept else 0)
+    storage = new_storage(num_samplers=5)
+    for steps in (6, 3):
+        fill(storage, steps=steps)
+        for _ in range(3):
+            for batch in storage.batched_experience_generator(2):
+                samplers = (-batch["old_action_log_probs"][0]).long()  # [n]
+                assert torch.equal(batch["returns"], storage.returns[:-1, samplers])
+        storage.after_updates()
+    fill(storage, steps=2)
+    list(storage.batched_experience_generator(1))
+    storage.sampler_select([1, 4])
+    (batch,) = storage.batched_experience_generator(1)
+    assert (-batch["old_action_log_probs"][0]).tolist() == [1, 4]
 
 
 @pytest.mark.parametrize("num_mini_batch", [1, 4, 7, 30])
