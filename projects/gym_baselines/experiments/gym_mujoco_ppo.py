@@ -18,10 +18,10 @@ from projects.gym_baselines.experiments.gym_base import GymBaseConfig
 class GymMuJoCoModernPPOConfig(GymBaseConfig):
     """Short rollouts of many samplers, normalised observations and returns, and a rate that follows the policy.
 
-    Most settings are those of rl_games for Ant (Makoviichuk and Makoviychuk, 2021). Two differ, because they decide how
-    fast Ant is learned. rl_games compares each mini-batch's policy with the one of the pass before and not, as here, with
-    the one that acted: its target of 0.008 lets a whole update go as far as 0.05 does here. And a standard deviation of 1
-    costs an ant more than it is paid for staying upright, so that it first learns to fall: exp(-1) does not.
+    Most settings are those of rl_games for Ant (Makoviichuk and Makoviychuk, 2021). Two differ, and decide how fast
+    Ant is learned. rl_games compares the policy on each mini-batch with the one of the pass before and not, as here,
+    with the one that acted: its target of 0.008 lets a whole update go about as far as 0.05 does here. And a standard
+    deviation of 1 costs an ant more than it is paid for staying upright, so that it first learns to fall.
 
     Args:
         total_steps: environment steps to train for, summed over all samplers; None: what the task is known to need.
