@@ -7,6 +7,7 @@ from allenact.algorithms.onpolicy_sync.engine import OnPolicyInference
 from allenact.base_abstractions.sensor import SensorSuite
 from allenact.testing.experiments import ToyExperiment
 from allenact_plugins.gym_plugin.gym_models import MemorylessActorCritic
+from allenact_plugins.gym_plugin.normalized_actor_critic import NormalizedActorCritic
 from projects.gym_baselines.experiments.mujoco.gym_mujoco_invertedpendulum_ddppo import GymMuJoCoInvertedPendulumConfig
 
 
@@ -23,6 +24,20 @@ def test_copying_the_observation_is_learned(train):
 def test_pushing_right_is_learned(train):
     run = train(ToyExperiment("push_right", stage_steps=(12000,), num_samplers=8, num_steps=32, lr=0.03, max_steps=20))
     assert last_rewards(run) > 0.9  # from about -0.5 to 1; chance is about 0
+
+
+class NormalizedToy(ToyExperiment):
+    """The toy with a model that normalises, and a rate that follows the policy."""
+
+    def create_model(self, **kwargs):
+        spaces = SensorSuite(self.sensors).observation_spaces
+        return NormalizedActorCritic("toy", self.action_space, spaces, hidden_sizes=(16,), initial_log_std=-1.0)
+
+
+def test_pushing_right_is_learned_with_everything_normalised(train):
+    sizes = {"stage_steps": (6000,), "num_samplers": 8, "num_steps": 32, "lr": 1e-3, "max_steps": 20}
+    run = train(NormalizedToy("push_right", kl_target=0.03, update_repeats=4, **sizes))
+    assert last_rewards(run) > 0.9
 
 
 @pytest.mark.learning

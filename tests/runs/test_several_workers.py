@@ -9,7 +9,9 @@ from allenact.algorithms.onpolicy_sync.checkpointing import load_checkpoint
 from allenact.algorithms.onpolicy_sync.runner import OnPolicyRunner
 from allenact.base_abstractions.experiment_config import MachineParams
 from allenact.base_abstractions.misc import GenericAbstractLoss, LossOutput
+from allenact.base_abstractions.sensor import SensorSuite
 from allenact.testing.experiments import ToyExperiment
+from allenact_plugins.gym_plugin.normalized_actor_critic import NormalizedActorCritic
 
 
 class Weights(GenericAbstractLoss):
@@ -111,6 +113,33 @@ def test_gradients_are_those_of_the_mean_over_all_rows(tmp_path):
     (log,) = train(tmp_path, steps=24, slope=1.0)[1]
     of_each_weight = (16 * 16 + 8 * 8) / 24
     assert log["train-onpolicy-misc/total_grad_norm"] == pytest.approx(of_each_weight * (5 * 4) ** 0.5)
+
+
+class Normalized(ToyExperiment):
+    """Two workers with two samplers and one, and a model that keeps statistics."""
+
+    def machine_params(self, mode="train", **kwargs):
+        return MachineParams(nprocesses=[2, 1] if mode == "train" else [0], devices=["cpu"] * (1 + (mode == "train")))
+
+    def create_model(self, **kwargs):
+        spaces = SensorSuite(self.sensors).observation_spaces
+        return NormalizedActorCritic("toy", self.action_space, spaces, hidden_sizes=(4,))
+
+
+@pytest.mark.slow
+def test_statistics_and_rate_are_of_all_workers(tmp_path):
+    kwargs = {"stage_steps": (96,), "save_interval": 24, "metric_interval": 24, "num_mini_batch": 1}
+    config = Normalized("push_right", num_eval_samplers=0, kl_target=0.01, update_repeats=2, **kwargs)
+    with make_runner(config, tmp_path) as runner:
+        start = runner.start_train()
+    lines = (tmp_path / "metrics" / "Toy" / start / "metrics.jsonl").read_text().splitlines()
+    assert len(lines) == 4
+    for line in map(json.loads, lines):
+        assert line["train-onpolicy-misc/kl"] >= 0
+    checkpoints = sorted(Path(runner.checkpoint_dir(start)).iterdir())
+    states = [load_checkpoint(path).model_state_dict for path in checkpoints]
+    assert [int(state["observation_moments.count"]) for state in states] == [24, 48, 72, 96]
+    assert len({float(state["return_moments.mean"]) for state in states}) == 4
 
 
 def test_a_run_of_several_workers_can_be_resumed(trained):
