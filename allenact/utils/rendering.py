@@ -25,6 +25,7 @@ DEBIAN_PACKAGES = "libegl1 libgl1-mesa-dri libosmesa6"
 
 PROBE_TIMEOUT_S = 60.0
 
+_GL_VARIABLES = ("MUJOCO_GL", "PYOPENGL_PLATFORM")
 _NONE_WORKS = "none"
 _DISABLED = (
     "disable",
@@ -77,10 +78,17 @@ def choose_gl_backend() -> str:
         raise RenderingUnavailable(
             "MuJoCo cannot draw on this machine: no OpenGL back end works.",
             given=failures.strip(),
-            do=f"apt-get install -y {DEBIAN_PACKAGES} (needs no display); training works without.",
+            do=f"apt-get install -y {DEBIAN_PACKAGES} (no display needed); everything else works without.",
         )
     _activate(backend)
     return backend
+
+
+def known_gl_variables() -> dict[str, str]:
+    """Returns the environment variables that tell another process what has been found out here; empty: nothing yet."""
+    if BACKEND_VARIABLE not in os.environ:
+        return {}
+    return {name: os.environ[name] for name in (BACKEND_VARIABLE, *_GL_VARIABLES) if name in os.environ}
 
 
 def probe_gl_backend(backend: str) -> str | None:
@@ -133,7 +141,7 @@ def _environment_for(backend: str) -> dict[str, str]:
 
 def _activate(backend: str) -> None:
     """Selects `backend` for this process, also if mujoco has been imported already."""
-    for name in ("MUJOCO_GL", "PYOPENGL_PLATFORM"):
+    for name in _GL_VARIABLES:
         value = _environment_for(backend).get(name)
         if value is None:
             os.environ.pop(name, None)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from allenact.errors import ExperimentConfigError
-from allenact.utils.rendering import DEBIAN_PACKAGES
+from allenact.utils.rendering import DEBIAN_PACKAGES, RenderingUnavailable
 from allenact.utils.system import get_logger
 from allenact.viz.base import (
     ACTOR_DATUM,
@@ -41,6 +41,7 @@ class _View:
     max_side: int | None  # pixels; None: the full size
     max_steps: int | None  # None: all
     works: bool = True
+    without_opengl: bool = False  # whether to ask for drawings, because OpenGL has been found missing
 
     def wants(self, episode: str, steps_recorded: int) -> bool:
         return (
@@ -57,7 +58,8 @@ class EpisodeRecorder:
     view after the last action is not recorded, nor are the storage's data of the last action of a sampler's
     last episode.
 
-    A source that fails is reported once and not asked again: no visualisation is worth an evaluation.
+    A source that fails is reported once and not asked again: no visualisation is worth an evaluation. Where OpenGL is
+    missing, tasks are asked for a drawing that does without (`task.render("rgb", without_opengl=True)`).
 
     Args:
         visualizers: what will draw the episodes.
@@ -114,11 +116,24 @@ class EpisodeRecorder:
         }
         if not wanted:
             return
-        values = _ask(view.source, vector_tasks, list(wanted), len(self._running))
+        values = self._ask(view, vector_tasks, list(wanted))
         for episode, value in zip(wanted.values(), values, strict=True):
             if view.source[0] == "render":
                 value = CompressedImage.from_array(value, view.max_side)
             self._steps[episode][-1][vector_task_datum(view.source)] = value
+
+    def _ask(self, view: _View, vector_tasks: VectorTasks, positions: list[int]) -> list[Any]:
+        """Returns what the active samplers at `positions` show."""
+        num_active = len(self._running)
+        try:
+            return _ask(view.source, vector_tasks, positions, num_active, view.without_opengl)
+        except RenderingUnavailable as error:
+            if view.without_opengl:
+                raise
+            values = _ask(view.source, vector_tasks, positions, num_active, without_opengl=True)
+            view.without_opengl = True
+            self._report(f"The videos of this evaluation are drawings of paths and joints: {error}")
+            return values
 
     def record_decisions(
         self,
@@ -185,9 +200,12 @@ def newest_row(rollout: Any, source: RolloutSource) -> np.ndarray:
     return np.moveaxis(_to_numpy(tensor[row]), sampler_dim - 1, 0)  # [N, ...]
 
 
-def _ask(source: VectorTaskSource, vector_tasks: VectorTasks, positions: list[int], num_active: int) -> list[Any]:
+def _ask(
+    source: VectorTaskSource, vector_tasks: VectorTasks, positions: list[int], num_active: int, without_opengl: bool
+) -> list[Any]:
     """Returns what a source gives for the active samplers at `positions`, without rendering the others."""
     method, kwargs = source
+    drawn = {"without_opengl": True} if without_opengl else {}
     if method == "render" and kwargs.get("mode") == "rgb_array" and num_active > 1:
         raise ExperimentConfigError(
             'mode "rgb_array" draws all task samplers into one picture.',
@@ -197,8 +215,8 @@ def _ask(source: VectorTaskSource, vector_tasks: VectorTasks, positions: list[in
     if method == "render" and kwargs == {"mode": "raw_rgb_list"} and len(positions) < num_active:
         from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.protocol import RENDER_COMMAND
 
-        return [vector_tasks.command_at(position, RENDER_COMMAND, ((), {})) for position in positions]
-    values = getattr(vector_tasks, method)(**kwargs)
+        return [vector_tasks.command_at(position, RENDER_COMMAND, ((), drawn)) for position in positions]
+    values = getattr(vector_tasks, method)(**kwargs, **drawn)
     if method == "render" and kwargs.get("mode") == "rgb_array":
         return [values]
     return [values[position] for position in positions]

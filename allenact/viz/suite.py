@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from allenact.pipeline.builder import Builder
+from allenact.utils.rendering import RenderingUnavailable, choose_gl_backend
 from allenact.utils.system import get_logger
 from allenact.viz.base import DEFAULT_EPISODES_IN_GROUP, AbstractViz, Recording, as_pages
 from allenact.viz.recorder import EpisodeRecorder
@@ -80,6 +82,15 @@ class VizSuite:
             )
         self._recorder = EpisodeRecorder(self.viz, path_to_id)
         self._recording_failed = False
+
+    def prepare(self) -> None:
+        """Finds out how this machine draws, if tasks are to be drawn.
+
+        Sampler processes that are started afterwards know the answer, so that not each of them has to find out.
+        """
+        if any(view.source[0] == "render" for view in self._recorder.views.values()):
+            with contextlib.suppress(RenderingUnavailable):  # said when a task that needs it is to be drawn
+                choose_gl_backend()
 
     def collect(
         self,

@@ -108,10 +108,18 @@ class GymEnvironment:
             info = {**info, "TimeLimit.truncated": not self.terminated}
         return observation, float(reward), self.terminated or self.truncated, info
 
-    def render(self, mode: str = "rgb_array") -> np.ndarray:
-        """Returns a picture, [H, W, 3] uint8; `mode` is accepted because gym wanted it here."""
+    def render(self, mode: str = "rgb_array", without_opengl: bool = False) -> np.ndarray:
+        """Returns a picture, [H, W, 3] uint8.
+
+        Args:
+            mode: accepted because gym wanted it here.
+            without_opengl: where the environment is a MuJoCo task of ours, draw its path and joints instead.
+        """
         if self._initial_observation is None:
             self.reset()
+        mujoco_env = self.mujoco_env
+        if without_opengl and mujoco_env is not None:
+            return mujoco_env.render_without_opengl()
         picture = self.env.render()
         if not isinstance(picture, np.ndarray):
             raise UsageError(

@@ -48,6 +48,8 @@ class OnPolicyInference(OnPolicyRLEngine):
         self.enforce_expert = enforce_expert
         self.visualizer = self.machine_params.visualizer if visualize else None
         self.task_seeds: list[int] = []
+        if self.visualizer is not None and self.num_samplers > 1:  # one alone finds out by itself, if it has to
+            self.visualizer.prepare()
         self.actor_critic.eval()
 
     def check_tasks(self) -> None:

@@ -157,7 +157,7 @@ class VectorTasks(ABC):
         if commands[:1] == [protocol.CLOSE_COMMAND]:
             self.close()
             return []
-        return self.run_commands(range(n), commands, data_list)
+        return [_unless_failed(answer) for answer in self.run_commands(range(n), commands, data_list)]
 
     def command_at(self, sampler_index: int, command: str, data: Any = None) -> Any:
         """Sends a command to one active sampler and returns its answer."""
@@ -166,7 +166,7 @@ class VectorTasks(ABC):
         if command == protocol.PAUSE_COMMAND:
             self.pause_at(sampler_index)
             return None
-        return self.run_commands([sampler_index], [command], [data])[0]
+        return _unless_failed(self.run_commands([sampler_index], [command], [data])[0])
 
     def call(
         self,
@@ -202,6 +202,9 @@ class VectorTasks(ABC):
                 tiles, "human" shows that image in a window (needs OpenCV).
             args: passed to `task.render("rgb", ...)`.
             kwargs: likewise.
+
+        Raises:
+            AllenActError: what a task raised, a TaskError unless it was one of ours. The tasks can go on.
         """
         images = self.command(protocol.RENDER_COMMAND, [(args, kwargs)] * self.num_unpaused_tasks)
         if mode == "raw_rgb_list":
@@ -308,6 +311,15 @@ def close_samplers(samplers: Sequence[TaskSampler], first: int = 0) -> None:
             sampler.close()
         except Exception:
             get_logger().warning("task sampler %d raised while closing", first + index, exc_info=True)
+
+
+def _unless_failed(answer: Any) -> Any:
+    """Returns the answer of a task, or raises what it raised."""
+    if not isinstance(answer, protocol.Failure):
+        return answer
+    if answer.error is not None:
+        raise answer.error
+    raise TaskError(f"a task could not be drawn:\n{answer.traceback.rstrip()}", do="look at the task's render().")
 
 
 def _show(image: np.ndarray) -> None:

@@ -8,7 +8,7 @@ import pickle
 import signal
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
 from typing import Any
@@ -27,6 +27,7 @@ from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.single_process impor
 )
 from allenact.base_abstractions.sensor import SensorSuite
 from allenact.base_abstractions.task import TaskSampler
+from allenact.utils.rendering import known_gl_variables
 from allenact.utils.seeding import set_seed
 from allenact.utils.system import init_logging
 from allenact.utils.worker_startup import prepare_worker
@@ -55,6 +56,7 @@ class WorkerSpec:
     action_space: gym.Space | None
     first_sampler: int  # index among all samplers
     seed: int  # of the global generators, which tasks may use although they should have their own
+    gl_variables: dict[str, str] = field(default_factory=known_gl_variables)  # the server of forks may be older
 
 
 def run_worker(connection: Connection, spec: WorkerSpec | bytes) -> None:
@@ -91,6 +93,7 @@ def _build(spec: WorkerSpec | bytes) -> SingleProcessVectorSampledTasks:
         init_logging("warning")  # what each worker would say of itself, the trainer has said once for all
         spec = pickle.loads(spec)
     assert isinstance(spec, WorkerSpec)
+    os.environ.update(spec.gl_variables)
     set_seed(spec.seed)
     return SingleProcessVectorSampledTasks(
         spec.make_sampler_fn,
