@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter as TorchSummaryWriter
@@ -10,7 +11,20 @@ from allenact.utils.video_utils import image
 
 
 class SummaryWriter(TorchSummaryWriter):
-    """`torch.utils.tensorboard.SummaryWriter` with videos, which TensorBoard shows in its Images tab."""
+    """`torch.utils.tensorboard.SummaryWriter` with videos, which TensorBoard shows in its Images tab.
+
+    Args:
+        videos_dir: where visualisers put the same videos as files; None: nowhere.
+        kwargs: for torch's class.
+    """
+
+    def __init__(self, *args: Any, videos_dir: Path | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.videos_dir = videos_dir
+
+    def add_summary(self, summary: Any, global_step: int | None = None) -> None:
+        """Writes a summary that was made elsewhere."""
+        self._get_file_writer().add_summary(summary, global_step)
 
     def add_vid(self, tag: str, vid: Any, global_step: int | None = None, walltime: float | None = None) -> None:
         """Writes a video made by `process_video` or `tensor_to_video`.

@@ -115,7 +115,11 @@ def make_grid(I: np.ndarray, ncols: int = 8) -> np.ndarray:  # noqa: E741, N803 
 
 
 def process_video(
-    render: Iterable[np.ndarray], max_clip_len: int = 500, max_video_len: int = -1, fps: float = 4
+    render: Iterable[np.ndarray],
+    max_clip_len: int = 500,
+    max_video_len: int = -1,
+    fps: float = 4,
+    colours: int = 255,
 ) -> Summary.Image | None:
     """Encodes a video for `SummaryWriter.add_vid`.
 
@@ -124,6 +128,7 @@ def process_video(
         max_clip_len: frames that are in memory at a time; each such clip has its own 255 colours.
         max_video_len: frames to encode at most; -1: all.
         fps: frames per second.
+        colours: of a clip, at most 255.
 
     Returns:
         An image summary holding an animated GIF, or None if there are no frames.
@@ -133,7 +138,7 @@ def process_video(
         frames = islice(frames, max_video_len)
     clips, size = [], (0, 0, 3)
     while chunk := list(islice(frames, max_clip_len if max_clip_len > 0 else None)):
-        clips.append(encode_clip(chunk, fps))
+        clips.append(encode_clip(chunk, fps, colours))
         size = chunk[0].shape
     return clips_to_video(clips, *size) if clips else None
 

@@ -116,7 +116,7 @@ class MuJoCoEnv(gymnasium.Env[Array, Any]):
             return None
         if self._renderer is None:
             self._renderer = self._make_renderer()
-        data = self.simulations.data(self._index)
+        data = self.current_data()
         self._renderer.update_scene(data, camera=self._camera(data))
         return self._renderer.render()  # [height, width, 3]
 
@@ -127,7 +127,11 @@ class MuJoCoEnv(gymnasium.Env[Array, Any]):
         """
         if self._drawn_view is None:
             self._drawn_view = DrawnView(self.task.model, self.width, self.height)
-        return self._drawn_view.draw(self.simulations.data(self._index))  # [height, width, 3]
+        return self._drawn_view.draw(self.current_data())  # [height, width, 3]
+
+    def current_data(self) -> Any:
+        """Returns a copy of the simulation, a `mujoco.MjData`, with all positions up to date."""
+        return self.simulations.data(self._index)
 
     def close(self) -> None:
         """Frees the simulation and what it was drawn with."""

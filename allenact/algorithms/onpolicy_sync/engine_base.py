@@ -115,6 +115,7 @@ class OnPolicyRLEngine:
                 callback_sensors=self.callback_sensors,
             )
             check_spaces(self.actor_critic, self._vector_tasks, self.preprocessors)
+            self.tracker.notes["samplers"] = f"{self.num_samplers} task samplers, {self._vector_tasks.description}"
         return self._vector_tasks
 
     def _sampler_args(self) -> list[dict[str, Any]]:

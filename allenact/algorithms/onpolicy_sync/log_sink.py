@@ -44,6 +44,7 @@ class LogSink:
             metrics_file.parent.mkdir(parents=True, exist_ok=True)
             self._metrics_file = open(metrics_file, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
         self._started = self._last_train_time = time.time()
+        self._seconds_writing = 0.0  # since the last training log
         self._last_train: LogPackage | None = None
 
     def write(self, packages: Sequence[LogPackage]) -> dict[str, Any]:
@@ -52,6 +53,7 @@ class LogSink:
         Returns:
             The means by tag, with `training_steps` and `tasks`: for evaluation, the entry of the results file.
         """
+        began = time.monotonic()
         package = merge(packages)
         means, x_axis = self._means(package)
         self._write_console(package, means)
@@ -59,6 +61,7 @@ class LogSink:
         self._write_tensorboard(package, means, x_axis)
         results = self._results(package, means)
         self._tell_callbacks(package, means, x_axis, results)
+        self._seconds_writing += time.monotonic() - began
         return results
 
     def close(self) -> None:
@@ -86,6 +89,8 @@ class LogSink:
             if package.pipeline_stage is not None:
                 means["train-misc/pipeline_stage"] = package.pipeline_stage
             means.update(self._rates(package, x_axis))
+        elif "evaluate" in package.seconds:
+            means[f"{mode}-misc/evaluation_seconds"] = package.seconds["evaluate"]
         if package.dropped_metrics:
             get_logger().warning(f"{package.dropped_metrics} finished tasks had no metrics that could be used.")
         return means, x_axis
@@ -103,8 +108,9 @@ class LogSink:
             gained = package.storage_experiences[storage] - last.storage_experiences.get(storage, 0)
             rates[tag] = gained / elapsed
             x_axis[tag] = f"train-misc/{storage}_total_experiences"
-        for phase, seconds in package.seconds.items():
+        for phase, seconds in (*package.seconds.items(), ("log", self._seconds_writing)):
             rates[f"train-misc/time_share_{phase}"] = seconds / elapsed
+        self._seconds_writing = 0.0
         return rates
 
     def _results(self, package: LogPackage, means: dict[str, float]) -> dict[str, Any]:
@@ -158,6 +164,8 @@ class LogSink:
         for tag, value in means.items():
             step = int(means[x_axis[tag]]) if tag in x_axis else package.training_steps
             self.writer.add_scalar(tag, value, global_step=step)
+        for name, text in package.notes.items():
+            self.writer.add_text(f"{package.mode}/{name}", text, global_step=package.training_steps)
         if self.visualizer is not None and package.mode != "train":
             self.visualizer.log(
                 log_writer=self.writer,
@@ -194,6 +202,7 @@ def merge(packages: Sequence[LogPackage]) -> LogPackage:
         first.metrics.extend(other.metrics)
         first.tasks_data.extend(other.tasks_data)
         first.dropped_metrics += other.dropped_metrics
+        first.notes = {**other.notes, **first.notes}
         if other.viz_data:
             first.viz_data = {**(first.viz_data or {}), **other.viz_data}
         first.checkpoint_file_name = first.checkpoint_file_name or other.checkpoint_file_name

@@ -77,6 +77,10 @@ class RunDirectory:
             return self.output_dir / "tb" / self.tag_dir / checkpoint_start_time / "test" / start_time
         return self.output_dir / "test" / self.tag / start_time
 
+    def videos(self, start_time: str) -> Path:
+        """The folder of the videos that a run made."""
+        return self._run_path("videos", "videos", start_time)
+
     def test_metrics(self, start_time: str) -> Path:
         """The metrics file of a test."""
         if self.layout is SaveDirFormat.FLAT:

@@ -25,6 +25,7 @@ from allenact.algorithms.onpolicy_sync.checkpointing import (
 from allenact.algorithms.onpolicy_sync.distributed import meeting_point
 from allenact.algorithms.onpolicy_sync.evaluation_report import EvaluationReport
 from allenact.algorithms.onpolicy_sync.log_sink import LogSink, write_json
+from allenact.algorithms.onpolicy_sync.run_description import describe_run, write_description
 from allenact.algorithms.onpolicy_sync.run_directory import RunDirectory, SaveDirFormat, save_used_configs
 from allenact.algorithms.onpolicy_sync.startup_checks import machine_params_of, require_samplers
 from allenact.algorithms.onpolicy_sync.stop_signals import StopSignals
@@ -314,9 +315,12 @@ class OnPolicyRunner:
                 callback.after_save_project_state(base_dir=str(folder))
         if collect_valid_results:
             write_json(self.paths.valid_metrics(start_time, 0), [])
+        writer = self._summary_writer(self.paths.train_tensorboard(start_time))
+        if writer is not None:
+            write_description(writer, describe_run(self.config, self.seed, self.loaded_config_src_files or {}))
         return LogSink(
             callbacks=callbacks,
-            writer=self._summary_writer(self.paths.train_tensorboard(start_time)),
+            writer=writer,
             metrics_file=self.paths.train_metrics(start_time) / "metrics.jsonl",
             visualizer=None if self.disable_tensorboard else self._machine_params("valid").visualizer,
         )
@@ -400,6 +404,9 @@ class OnPolicyRunner:
                     sink.close()
         report.print()
         pictures = "" if self.disable_tensorboard else f", TensorBoard's files in {log_dir}"
+        videos = self.paths.videos(self.local_start_time_str)
+        if videos.is_dir():
+            pictures += f", videos in {videos}"
         get_logger().info(f"Results are in {metrics_path}, statistics in evaluation.json and .csv beside it{pictures}")
         return results
 
@@ -445,7 +452,11 @@ class OnPolicyRunner:
             return None
         from allenact.utils.tensor_utils import SummaryWriter
 
-        return SummaryWriter(log_dir=str(folder), filename_suffix=f"__{self.mode}_{self.local_start_time_str}")
+        return SummaryWriter(
+            log_dir=str(folder),
+            filename_suffix=f"__{self.mode}_{self.local_start_time_str}",
+            videos_dir=self.paths.videos(self.local_start_time_str),
+        )
 
     def close(self, verbose: bool = True) -> None:
         """Ends all workers. Calling it again does nothing."""

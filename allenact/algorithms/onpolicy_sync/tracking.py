@@ -44,6 +44,8 @@ class LogPackage:
     """Wall-clock seconds by phase of the loop."""
     viz_data: dict[str, Any] | None = None
     """What a visualiser collected (evaluation only)."""
+    notes: dict[str, str] = field(default_factory=dict)
+    """Texts for TensorBoard, by name; sent once."""
     task_seeds: list[int] = field(default_factory=list)
     """Seeds that the episodes began with, as far as the experiment fixes them (evaluation only)."""
 
@@ -53,10 +55,14 @@ class Tracker:
 
     Args:
         mode: "train", "valid" or "test"; the first part of every tag.
+
+    Attributes:
+        notes: texts for the next package, by name.
     """
 
     def __init__(self, mode: str) -> None:
         self.mode = mode
+        self.notes: dict[str, str] = {}
         self._clear()
 
     def _clear(self) -> None:
@@ -109,9 +115,11 @@ class Tracker:
             metrics=self.metrics,
             tasks_data=self.tasks_data,
             dropped_metrics=self.dropped_metrics,
+            notes=self.notes,
             **more,
         )
         self._clear()
+        self.notes = {}
         return package
 
     def state_dict(self) -> dict[str, Any]:

@@ -128,6 +128,7 @@ class Pages:
 
     def __init__(self):
         self.images, self.videos = {}, {}
+        self.videos_dir = None
 
     def add_image(self, tag, img_tensor, global_step=None, dataformats="CHW"):
         assert dataformats == "HWC"

@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
 from PIL import Image
@@ -148,10 +149,38 @@ def test_evaluation_goes_on_when_rendering_fails(play, picture_task, caplog):
     picture_task.render_error = RenderingUnavailable("cannot draw", do="apt-get install -y libegl1")
     metrics, data = play(VizSuite(view=AgentViewViz(), curve=TensorViz1D()))
     assert len(metrics) == 3
-    assert sum(picture_task.rendered.values()) == 1
+    assert picture_task.rendered == {"a0": 2, "b0": 2}  # the second time for a drawing without OpenGL
     (warning,) = [record.message for record in caplog.records if "No pictures" in record.message]
     assert "apt-get install -y libegl1" in warning
     assert all(LOG_PROBS in step for step in data["a0"])
+
+
+def test_tasks_are_drawn_without_opengl_where_there_is_none(play, picture_task, caplog, monkeypatch):
+    def render(self, mode="rgb", without_opengl=False):
+        if not without_opengl:
+            raise RenderingUnavailable("no OpenGL back end works.", do="apt-get install -y libosmesa6")
+        return np.full((8, 8, 3), 10 * self.played, np.uint8)
+
+    monkeypatch.setattr(picture_task, "render", render)
+    _, data = play(VizSuite(view=AgentViewViz(), whole=AgentViewViz(episode_ids=["b0"])))
+    assert brightness(step[RENDER] for step in data["a1"]) == [0, 1, 2, 3, 4]
+    assert brightness(step[RENDER] for step in data["b0"]) == [0, 1, 2, 3, 4, 5]
+    (warning,) = [record.message for record in caplog.records]
+    assert "drawings of paths and joints" in warning
+    assert "apt-get install -y libosmesa6" in warning
+
+
+@pytest.mark.parametrize(("viz", "asked"), [(AgentViewViz(), True), (ActorViz(), False)])
+def test_only_who_wants_pictures_finds_out_how_to_draw(viz, asked, monkeypatch):
+    calls = []
+
+    def nothing_works():
+        calls.append(1)
+        raise RenderingUnavailable("nothing works")
+
+    monkeypatch.setattr("allenact.viz.suite.choose_gl_backend", nothing_works)
+    VizSuite(viz=viz).prepare()
+    assert bool(calls) == asked
 
 
 def test_error_that_closed_the_samplers_is_not_hidden(play, monkeypatch):
@@ -289,6 +318,36 @@ def test_video_tiles_episodes_and_freezes_those_that_are_over(play, pages, pictu
     np.testing.assert_allclose(
         corners, [(0, 0), (10, 10), (20, 20), (12, 30), (12, 40), (12, 50)], atol=2
     )  # 12: the last frame, darker
+
+
+def test_video_is_a_file_as_well_and_never_overwritten(play, pages, picture_task, tmp_path):
+    picture_task.size = (31, 40)
+    pages.videos_dir = tmp_path / "videos"
+    suite = VizSuite(
+        mode="test", view=AgentViewViz(label="my video", fps=10, max_video_length=4), max_episodes_in_group=2
+    )
+    metrics, data = play(suite)
+    for _ in range(2):
+        suite.log(pages, metrics, data, num_steps=1500)
+    names = sorted(path.name for path in pages.videos_dir.iterdir())
+    first = "test_my_video_group0__steps_000000001500__a0_b0"
+    second = "test_my_video_group1__steps_000000001500__a1"
+    assert names == [f"{first}-1.mp4", f"{first}.mp4", f"{second}-1.mp4", f"{second}.mp4"]
+    probe = subprocess.run(
+        [imageio_ffmpeg.get_ffmpeg_exe(), "-i", pages.videos_dir / f"{first}.mp4"], capture_output=True, text=True
+    )
+    for expected in ("Video: h264", "yuv420p", "80x32", "10 fps", "00:00:00.40"):
+        assert expected in probe.stderr
+
+
+def test_file_that_cannot_be_written_leaves_the_video_in_tensorboard(play, pages, tmp_path, caplog):
+    (tmp_path / "videos").write_text("in the way")
+    pages.videos_dir = tmp_path / "videos"
+    suite = VizSuite(view=AgentViewViz())
+    metrics, data = play(suite)
+    suite.log(pages, metrics, data, num_steps=0)
+    assert set(pages.videos) == {"valid/agent_view_group0"}
+    assert "could not be written" in caplog.text
 
 
 def test_caption_is_drawn(play, pages, picture_task):

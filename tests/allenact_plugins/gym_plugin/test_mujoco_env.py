@@ -244,6 +244,51 @@ def test_larger_pictures_than_the_model_allows():
         env.close()
 
 
+def test_the_camera_follows_the_robot():
+    env = MuJoCoEnv("Ant-v2", render_mode="rgb_array", width=64, height=48)
+    env.reset(seed=0)
+    try:
+        here = env.render().astype(int)
+    except RenderingUnavailable as error:
+        pytest.skip(str(error))
+    env.simulations._fields.qpos[0, :2] += 16  # a whole number of the floor's tiles
+    there = env.render().astype(int)
+    assert np.abs(here - there).mean() < 0.05 * np.abs(here - here[::-1, ::-1]).mean()
+    env.close()
+
+
+def test_shadows_are_drawn_on_request():
+    pictures = []
+    for shadows in (False, True):
+        env = MuJoCoEnv("Ant-v2", render_mode="rgb_array", width=64, height=48, shadows=shadows)
+        env.reset(seed=0)
+        try:
+            pictures.append(env.render())
+        except RenderingUnavailable as error:
+            pytest.skip(str(error))
+        finally:
+            env.close()
+    assert (pictures[0] != pictures[1]).any()
+
+
+@pytest.mark.parametrize("task_id", ["Ant-v2", "Hopper-v2", "Reacher-v2"])
+def test_drawing_without_opengl(task_id, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mujoco.rendering", None)  # importing it would fail
+    env = MuJoCoEnv(task_id, render_mode="rgb_array", width=101, height=80)
+    env.reset(seed=0)
+    first = env.render_without_opengl()
+    assert first.shape == (80, 101, 3)
+    before = env.state_dict()
+    for action in random_actions(env, 5):
+        env.step(action)
+    later = env.render_without_opengl()
+    assert (later != first).any()
+    env.load_state_dict(before)
+    np.testing.assert_array_equal(env.render_without_opengl(), first)  # earlier than before: a new episode
+    np.testing.assert_equal(env.state_dict(), before)
+    env.close()
+
+
 def test_no_render_mode_no_picture():
     env = MuJoCoEnv("Hopper-v2")
     env.reset(seed=0)

@@ -45,7 +45,10 @@ class Writer:
     """Keeps what it is given instead of writing event files."""
 
     def __init__(self):
-        self.scalars = {}
+        self.scalars, self.texts = {}, {}
+
+    def add_text(self, tag, text, global_step):
+        self.texts[tag] = (text, global_step)
 
     def add_scalar(self, tag, value, global_step):
         self.scalars[tag] = (value, global_step)
@@ -55,6 +58,13 @@ class Writer:
 
     def close(self):
         self.closed = True
+
+
+@pytest.fixture
+def writer_sink():
+    """A sink, and the writer it writes to."""
+    writer = Writer()
+    return LogSink(writer=writer), writer
 
 
 @pytest.fixture
@@ -302,3 +312,19 @@ def test_callbacks_are_told_by_mode():
         assert x_axes["train-onpolicy-misc/lr"] == "train-misc/onpolicy_total_experiences"
         assert of_train["metric_means"]["train-misc/onpolicy_total_experiences"] == 64
         assert "train-metrics/reward" not in x_axes
+
+
+def test_notes_of_the_workers_become_texts(writer_sink):
+    sink, writer = writer_sink
+    sink.write([package(notes={"samplers": "8 task samplers"}), package(notes={"samplers": "another worker's"})])
+    assert writer.texts == {"train/samplers": ("8 task samplers", 64)}
+
+
+def test_time_of_logging_and_of_evaluating(writer_sink):
+    sink, writer = writer_sink
+    sink.write([package()])
+    sink.write([package("valid", seconds={"evaluate": 2.5})])
+    assert writer.scalars["valid-misc/evaluation_seconds"] == (2.5, 64)
+    sink.write([package(steps=128)])
+    share, _ = writer.scalars["train-misc/time_share_log"]
+    assert 0 < share <= 1

@@ -23,6 +23,8 @@ TRAINED, TESTED = "2026-01-02_03-04-05", "2026-06-07_08-09-10"
         (FLAT, "", "checkpoints", f"checkpoints/Toy/{TRAINED}"),
         (FLAT, "more", "checkpoints", f"checkpoints/Toy/more/{TRAINED}"),
         (NESTED, "more", "checkpoints", f"Toy/more/{TRAINED}/checkpoints"),
+        (FLAT, "more", "videos", f"videos/Toy/more/{TRAINED}"),
+        (NESTED, "", "videos", f"Toy/{TRAINED}/videos"),
         (FLAT, "", "used_configs", f"used_configs/Toy/{TRAINED}"),
         (NESTED, "", "used_configs", f"Toy/{TRAINED}/used_configs"),
         (FLAT, "more", "train_tensorboard", f"tb/Toy/more/{TRAINED}"),

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import gc
+import os
 import random
 
 import gymnasium as gym
@@ -28,6 +29,7 @@ from allenact.testing.tasks import (
     ToySensor,
     ToyTaskSampler,
 )
+from allenact.utils.rendering import BACKEND_VARIABLE, RenderingUnavailable
 from allenact.utils.seeding import set_seed
 
 
@@ -349,6 +351,43 @@ def test_render(make):
         assert tile.size >= 2 * images[0].size
         with pytest.raises(NotImplementedError, match="ascii"):
             tasks.render("ascii")
+
+
+class UndrawableTask(CopyTask):
+    """Cannot be drawn after its first step."""
+
+    def render(self, mode="rgb", *args, **kwargs):
+        if self.num_steps_taken():
+            raise RenderingUnavailable("no OpenGL") if kwargs else ZeroDivisionError("the pencil broke")
+        return super().render(mode)
+
+
+@pytest.mark.parametrize("make", [serial, in_processes])
+def test_tasks_that_cannot_be_drawn_can_be_played(make):
+    with make(samplers_args(3, UndrawableTask)) as tasks:
+        tasks.observe()
+        tasks.step_batch(torch.zeros(3, 1))
+        with pytest.raises(TaskError, match="ZeroDivisionError: the pencil broke"):
+            tasks.render("raw_rgb_list")
+        with pytest.raises(RenderingUnavailable, match="no OpenGL"):  # what is one of our errors stays itself
+            tasks.render("raw_rgb_list", size=3)
+        assert not tasks.is_closed
+        assert len(tasks.step_batch(torch.zeros(3, 1)).rewards) == 3
+
+
+def test_sampler_processes_are_told_how_to_draw(monkeypatch, running_forkserver):
+    monkeypatch.setenv(BACKEND_VARIABLE, "osmesa")
+    monkeypatch.setenv("MUJOCO_GL", "osmesa")
+    with in_processes(samplers_args(2, SaysHowToDraw), multiprocessing_start_method="forkserver") as tasks:
+        assert tasks.attr("how") == [("osmesa", "osmesa")] * 2
+
+
+class SaysHowToDraw(CopyTask):
+    """Shows what its process knows of OpenGL."""
+
+    @property
+    def how(self):
+        return os.environ.get(BACKEND_VARIABLE), os.environ.get("MUJOCO_GL")
 
 
 @pytest.mark.parametrize("make", [serial, in_processes])
