@@ -34,19 +34,19 @@ def join_clips(clips: Sequence[Clip], *, height: int, width: int) -> bytes:
     return header + repeat + b"".join(clip.blocks for clip in clips) + b";"
 
 
-def encode_clip(frames: Sequence[np.ndarray], fps: float, colours: int = _UNCHANGED) -> Clip:
+def encode_clip(frames: Sequence[np.ndarray], fps: float, num_colours: int = _UNCHANGED) -> Clip:
     """Encodes frames that follow each other, storing of each only what differs from the one before.
 
     Args:
         frames: at least one, each [H, W, 3] uint8, all of one size.
         fps: frames per second, at most 50.
-        colours: of the palette, at most 255; fewer make a smaller file.
+        num_colours: of the palette, at most 255; fewer make a smaller file.
     """
     from PIL import Image
 
     # One palette for the clip, without dithering: unchanged pixels then stay equal, which compresses well.
     samples = np.concatenate(frames[:: max(1, len(frames) // 8)])
-    palette = Image.fromarray(samples).quantize(colours, method=Image.Quantize.MEDIANCUT)
+    palette = Image.fromarray(samples).quantize(num_colours, method=Image.Quantize.MEDIANCUT)
     duration_ms = max(20, round(100 / fps) * 10)  # GIF counts in 10 ms, and browsers slow down below 20
     blocks, previous = [], None
     for frame in frames:

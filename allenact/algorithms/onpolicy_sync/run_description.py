@@ -108,7 +108,12 @@ def _plain(value: Any, depth: int = 4) -> Any:
         return {str(key): _plain(item, depth - 1) for key, item in value.items()} if depth else "..."
     if isinstance(value, (list, tuple)):
         return [_plain(item, depth - 1) for item in value] if depth else "..."
-    if type(value).__repr__ is object.__repr__:
+    if not _has_text(value):
         public = {name: item for name, item in getattr(value, "__dict__", {}).items() if name[0] != "_"}
         return {"class": type(value).__qualname__, **_plain(public, depth - 1)} if depth else type(value).__qualname__
     return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+
+
+def _has_text(value: object) -> bool:
+    """Whether somebody wrote a `__repr__` for this kind of object."""
+    return any("__repr__" in base.__dict__ for base in type(value).__mro__[:-1])  # the last one is object
