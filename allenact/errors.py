@@ -7,6 +7,7 @@ Each message has three parts: what went wrong, what was given, what to do. The t
     │   ├── ExperimentNotFoundError       no such experiment module or class
     │   ├── ExperimentConfigError         the experiment, its settings or its keyword arguments are wrong
     │   ├── CheckpointError               missing, truncated, foreign or mismatching checkpoint
+    │   ├── MetricsFileError              a run's metrics cannot be read, or do not hold what is asked for
     │   ├── OutputDirectoryError          the output directory cannot be written
     │   ├── UnknownEnvironmentError       no environment of that name
     │   ├── MissingExtraError             an optional dependency is not installed
@@ -64,6 +65,10 @@ class ExperimentConfigError(UsageError):
 
 class CheckpointError(UsageError):
     """A checkpoint is missing, unreadable, or does not belong to this model."""
+
+
+class MetricsFileError(UsageError):
+    """The metrics of a run are missing, unreadable, or do not hold what is asked for."""
 
 
 class OutputDirectoryError(UsageError):

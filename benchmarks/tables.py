@@ -4,7 +4,8 @@
     python -m benchmarks.tables --check    # exit status 1 if a table is stale
 
 Between `<!-- tables: BENCHMARK -->` and `<!-- end of tables -->` goes one table for each file
-`results/BENCHMARK-*.json`.
+`results/BENCHMARK-*.json`. Between `<!-- tables: ablation -->` and its end goes one table with a line for each file
+`results/learning-ablation-*.json`.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from allenact.utils.metrics_files import Series
+from allenact.utils.statistics import student_interval
 from benchmarks.common import RESULTS, readable, spread
 
 README = Path(__file__).resolve().parent / "README.md"
 MARKED = re.compile(r"(<!-- tables: (\w+) -->\n).*?(<!-- end of tables -->)", re.DOTALL)
 
 Cells = list[str]
+MILESTONES = (1_000_000, 2_500_000, 5_000_000, 10_000_000, 20_000_000)  # environment steps
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -42,7 +46,9 @@ def render(page: str, results: Path) -> str:
 
     def tables(match: re.Match[str]) -> str:
         benchmark = match[2]
-        paths = sorted(results.glob(f"{benchmark}-*.json"))
+        if benchmark == "ablation":
+            return match[1] + ("\n".join(ablation(results)) or "No results yet.") + "\n" + match[3]
+        paths = [path for path in sorted(results.glob(f"{benchmark}-*.json")) if "-ablation-" not in path.name]
         parts = [section(path.stem.removeprefix(f"{benchmark}-"), json.loads(path.read_text())) for path in paths]
         return match[1] + ("\n".join(parts) or "No results yet.\n") + match[3]
 
@@ -53,12 +59,13 @@ def section(name: str, result: Mapping[str, Any]) -> str:
     """Returns one result: where it comes from, and its table."""
     machine = result["machine"]
     versions = ", ".join(f"{package} {version}" for package, version in result["versions"].items())
-    rounds = f"Medians of {result['settings']['rounds']} rounds (smallest to largest)."
+    rounds = result["settings"].get("rounds")
+    medians = f" Medians of {rounds} rounds (smallest to largest)." if rounds else ""
     lines = [
         f"**{name}**: `{result['command']}`",
         "",
         f"Commit {result['commit']}; {machine['cpu']}, {machine['usable_cores']} usable cores,"
-        f" {machine['memory_gb']} GB, {machine['system']}; {versions}. {rounds}",
+        f" {machine['memory_gb']} GB, {machine['system']}; {versions}.{medians}",
         "",
         *TABLES[result["benchmark"]](result["rows"]),
         "",
@@ -136,6 +143,72 @@ def training_run(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     return table(["environment steps", "training reward", "validation reward, last one before"], lines)
 
 
+def learning(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Lines for the steps of MILESTONES, for evaluations, and for the end: every seed, their mean, its interval."""
+    rows = list(rows)
+    end = min(row["steps"] for row in rows)
+    shown = {each for each in MILESTONES if each < end} | {end}
+    lines = []
+    for steps in sorted(shown | {each["steps"] for each in rows[0]["evaluations"]}):
+        for what, values in returns_at(rows, steps).items():
+            if steps in shown or what not in ("training", "validation"):
+                cells = [f"{steps:,}", _minutes(rows, steps), what]
+                lines.append([*cells, *map(readable, values), mean_of_seeds(values)])
+    head = ["environment steps", "minutes", "returns", *(f"seed {row['seed']}" for row in rows), "mean (95 % interval)"]
+    return table(head, lines)
+
+
+def ablation(results: Path, steps: int = 1_000_000) -> list[str]:
+    """One line for each result whose name begins with `ablation-`: what every seed has reached by then."""
+    lines: list[Cells] = []
+    for path in sorted(results.glob("learning-ablation-*.json")):
+        result = json.loads(path.read_text())
+        settings = result["settings"]
+        label = settings["label"] or path.stem.removeprefix("learning-ablation-")
+        end = min(row["steps"] for row in result["rows"])
+        if end < 0.95 * steps:
+            label += f" (only until {end:,})"
+        for what, values in returns_at(result["rows"], steps).items():
+            kwargs = f"`{json.dumps(settings['config_kwargs'])}`"
+            each = ", ".join(map(readable, values))
+            lines.append([label, kwargs, what, each, mean_of_seeds(values), result["commit"]])
+    head = ["option", "keyword arguments", f"returns at {steps:,} steps", "each seed", "mean (95 % interval)", "commit"]
+    return table(head, lines) if lines else []
+
+
+def returns_at(rows: Iterable[Mapping[str, Any]], steps: int) -> dict[str, list[float]]:
+    """Returns what runs had reached by then, one value per seed, as far as all of them know: training and validation.
+
+    Of evaluations on unseen episodes only those of about (2 %) that many steps count.
+    """
+    rows = list(rows)
+    found: dict[str, list[float]] = {}
+    for what, mode in (("training", "train"), ("validation", "valid")):
+        values = [Series(row[mode]["steps"], row[mode]["seconds"], row[mode]["reward"]).at(steps) for row in rows]
+        found[what] = [value for value in values if value is not None]
+    close = [[each for each in row["evaluations"] if abs(each["steps"] - steps) <= 0.02 * steps] for row in rows]
+    episodes = {len(each["returns"]) for evaluations in close for each in evaluations}
+    found[f"{max(episodes, default=0)} unseen episodes"] = [each[-1]["reward"]["mean"] for each in close if each]
+    return {what: values for what, values in found.items() if values and len(values) == len(rows)}
+
+
+def mean_of_seeds(values: Sequence[float]) -> str:
+    """Returns the mean, and its interval by Student's t if there are several seeds."""
+    if len(values) == 1:
+        return readable(values[0])
+    low, high = student_interval(values)
+    return f"{readable(sum(values) / len(values))} ({readable(low)} to {readable(high)})"
+
+
+def _minutes(rows: Iterable[Mapping[str, Any]], steps: int) -> str:
+    """Returns the mean over seeds of the minutes of training up to a number of steps."""
+    seconds = [
+        Series(row["train"]["steps"], row["train"]["seconds"], row["train"]["seconds"]).at(steps) for row in rows
+    ]
+    known = [value / 60 for value in seconds if value is not None]
+    return f"{sum(known) / len(known):.1f}" if known else ""
+
+
 def step_profile(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     """One line for each number of samplers."""
     rows = list(rows)
@@ -150,6 +223,7 @@ TABLES: dict[str, Callable[[Iterable[Mapping[str, Any]]], list[str]]] = {
     "startup": startup,
     "step_profile": step_profile,
     "training_run": training_run,
+    "learning": learning,
 }
 
 

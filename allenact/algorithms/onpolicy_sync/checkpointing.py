@@ -128,16 +128,27 @@ class CheckpointStore:
 
     def save(self, state: TrainingState, path: Path) -> None:
         """Writes a checkpoint to `path`, whole or not at all."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + _TEMPORARY_SUFFIX)
-        try:
-            with open(temporary, "wb") as file:
-                torch.save(state.to_file_contents(), file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        _write_whole(state.to_file_contents(), path)
+
+
+def save_weights(state: TrainingState, path: Path) -> None:
+    """Writes the part of a checkpoint that can be evaluated, or trained anew from with `--restart_pipeline`."""
+    whole = state.to_file_contents()
+    kept = ("model_state_dict", "total_steps", "trainer_seed", "format_version")
+    _write_whole({**{key: whole[key] for key in kept}, "library_versions": state.library_versions}, path)
+
+
+def _write_whole(contents: dict[str, Any], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + _TEMPORARY_SUFFIX)
+    try:
+        with open(temporary, "wb") as file:
+            torch.save(contents, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> TrainingState:

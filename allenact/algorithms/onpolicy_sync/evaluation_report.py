@@ -80,6 +80,9 @@ class EvaluationReport:
         number = len(self.checkpoints)
         seeds = f", episodes with seeds {_ranges(self.task_seeds)}" if self.task_seeds else ""
         title = f"{number} checkpoint{'s' if number != 1 else ''} tested, {self.actions} actions{seeds}"
+        if number == 1:
+            only = self.checkpoints[0]
+            title += f": {os.path.basename(only.checkpoint)}, {only.training_steps:,} environment steps of training"
         make = _all_statistics if number == 1 else _means
         # As wide as the table needs it where output goes to a file, which has no width of its own.
         console = Console(stderr=True) if os.isatty(2) else Console(stderr=True, width=200)
@@ -92,8 +95,7 @@ def _all_statistics(reports: Sequence[CheckpointReport]) -> Any:
     from rich.table import Table
 
     (report,) = reports
-    caption = f"{report.training_steps:,} environment steps of training, {os.path.basename(report.checkpoint)}"
-    table = Table(caption=caption)
+    table = Table()
     for heading in ("metric", "n", "mean", "95% interval", "std", "median", "min", "max"):
         table.add_column(heading, justify="left" if heading == "metric" else "right")
     for name, summary in report.metrics.items():

@@ -250,6 +250,7 @@ def test_metrics_lines(tmp_path):
     assert lines[0]["train-metrics/reward"] == 1.5
     assert lines[1]["valid-metrics/reward"] == 1.5
     assert lines[0]["wall_time"] <= lines[2]["wall_time"]
+    assert 0 <= lines[0]["elapsed_time"] <= lines[1]["elapsed_time"]
 
 
 # Several workers

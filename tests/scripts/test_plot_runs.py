@@ -1,0 +1,58 @@
+"""Curves of runs, from the command line."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def plot_runs():
+    spec = importlib.util.spec_from_file_location("plot_runs", ROOT / "scripts" / "plot_runs.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def runs(tmp_path):
+    for seed in range(3):
+        file = tmp_path / f"seed{seed}" / "metrics" / "Ant" / "2026-01-01_00-00-00" / "metrics.jsonl"
+        file.parent.mkdir(parents=True)
+        lines = [
+            {
+                "mode": "train",
+                "training_steps": step,
+                "wall_time": step,
+                "elapsed_time": step,
+                "train-metrics/reward": seed,
+            }
+            for step in (100, 200)
+        ]
+        file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return [str(tmp_path / f"seed{seed}") for seed in range(3)]
+
+
+def test_seeds_of_one_experiment_are_one_curve(plot_runs, runs, tmp_path, capsys):
+    output = tmp_path / "curves.svg"
+    assert plot_runs.main([*runs, "-o", str(output), "--x", "seconds", "--title", "Ant"]) == 0
+    assert "Ant (3 seeds)" in output.read_text() or output.stat().st_size > 1000
+    assert capsys.readouterr().out.startswith("Ant: 3 runs, 200 steps in 3.3 minutes")
+
+
+def test_labels_and_separate_runs(plot_runs, runs):
+    labelled = plot_runs.labelled_runs([f"a={runs[0]}", f"a={runs[1]}", runs[2]])
+    assert {label: len(members) for label, members in labelled.items()} == {"a": 2, "Ant": 1}
+    assert len(plot_runs.labelled_runs(runs, separate=True)) == 3
+
+
+def test_what_cannot_be_drawn_is_said(plot_runs, runs, tmp_path, capsys):
+    assert plot_runs.main([runs[0], "--metric", "rewrad", "-o", str(tmp_path / "x.png")]) == 2
+    assert 'did you mean "train-metrics/reward"' in capsys.readouterr().err
+    assert plot_runs.main([str(tmp_path / "nowhere")]) == 2
+    assert not (tmp_path / "x.png").exists()
