@@ -91,8 +91,11 @@ def train(options: argparse.Namespace, folders: dict[int, Path]) -> None:
     """Trains every seed that is not finished, `options.parallel` at a time.
 
     Raises:
-        RuntimeError: a run failed; the others have been stopped and can be resumed.
+        RuntimeError: a folder holds a run of something else; or a run failed, and the others have been stopped and can
+            be resumed.
     """
+    for seed, folder in folders.items():
+        claim(folder, json.dumps([options.experiment, options.config_kwargs, seed]))
     waiting = [seed for seed, folder in folders.items() if not (folder / "finished").exists()]
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
     free = [cores[slot % len(cores)] for slot in range(options.parallel)]
@@ -120,20 +123,23 @@ def train(options: argparse.Namespace, folders: dict[int, Path]) -> None:
             process.wait(timeout=STOP_S)
 
 
-def start(options: argparse.Namespace, seed: int, folder: Path, core: int | None) -> subprocess.Popen[bytes]:
-    """Starts a run, or goes on with the one that its folder holds.
+def claim(folder: Path, what: str) -> None:
+    """Notes in a folder what is trained there.
 
     Raises:
-        RuntimeError: the folder holds a run of something else.
+        RuntimeError: it is something else.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    note = folder / "made_by.json"
+    if note.exists() and note.read_text() != what:
+        raise RuntimeError(f"{folder} holds a run of {note.read_text()}, not of {what}: choose another --out")
+    note.write_text(what)
+
+
+def start(options: argparse.Namespace, seed: int, folder: Path, core: int | None) -> subprocess.Popen[bytes]:
+    """Starts a run, or goes on with the one that its folder holds."""
     command = [sys.executable, "allenact/main.py", options.experiment, "-b", options.base, "-s", str(seed), "-e", "-i"]
     command += [*options.flags.split(), "-o", str(folder), "--config_kwargs", json.dumps(options.config_kwargs)]
-    note = json.dumps([options.experiment, options.config_kwargs, seed])
-    folder.mkdir(parents=True, exist_ok=True)
-    made_by = folder / "made_by.json"
-    if made_by.exists() and made_by.read_text() != note:
-        raise RuntimeError(f"{folder} holds a run of {made_by.read_text()}, not of {note}: choose another --out")
-    made_by.write_text(note)
     checkpoints = run_checkpoints(folder)
     if checkpoints:
         command += ["--checkpoint", checkpoints[-1]]
