@@ -6,7 +6,7 @@ Everything is measured from outside, on the command that a user types. The first
 line in the run's metrics file, with rollouts of one step, one pass and a log after each: the time includes one
 (small) update. Memory is the sum of the proportional set sizes of all processes, in which a page that k of them
 share counts as a k-th for each; its peak is that of a run with the tutorial's own sizes up to the end of the
-first validation.
+first validation. How it grows with the number of samplers is measured in the same way, with rollouts of 64 steps.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0] if __doc__ else "", formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
+    parser.add_argument("--samplers", nargs="*", type=int, default=[8, 64, 256], help="N, for the growth of memory")
     parser.add_argument("--config_kwargs", default="{}", help="of the tutorial in the measurement of memory, as JSON")
     add_common_arguments(parser)
     options = parser.parse_args(args)
@@ -43,9 +44,19 @@ def main(args: Sequence[str] | None = None) -> None:
     seconds = interleave([time_help, time_first_row], options.rounds)
     print_row("seconds", seconds, {})
     # With a checkpoint after every rollout, validation runs beside collecting and beside updates.
-    memory = peak_memory({"save_interval": 1, **json.loads(options.config_kwargs)})
+    config_kwargs = {"save_interval": 1, **json.loads(options.config_kwargs)}
+    memory = peak_memory(config_kwargs)
     print(f"peak memory of {memory['processes']} processes: {memory['megabytes']:.0f} MB")
-    result["rows"].append({"seconds": seconds, "memory": memory})
+    growth = []
+    for n in options.samplers:
+        peak = peak_memory({"num_steps": 64, **config_kwargs, "num_train_samplers": n}, num_samplers=n)
+        growth.append(
+            {"num_samplers": n, "megabytes": peak["megabytes"], "rollout_megabytes": rollout_megabytes(n, 64)}
+        )
+        print(
+            f"{n} samplers: {peak['megabytes']:.0f} MB, of which the rollout {growth[-1]['rollout_megabytes']:.1f} MB"
+        )
+    result["rows"].append({"seconds": seconds, "memory": memory, "growth": growth})
     write_result(result, options.results, options.name)
 
 
@@ -66,7 +77,20 @@ def time_first_row() -> dict[str, float]:
         return {"first rollout row": time.perf_counter() - start}
 
 
-def peak_memory(config_kwargs: dict[str, Any]) -> dict[str, Any]:
+def rollout_megabytes(num_samplers: int, num_steps: int) -> float:
+    """Returns the size of a rollout of Ant: observations, actions, predictions, targets, all float32."""
+    from allenact.algorithms.onpolicy_sync.storage import RolloutBlockStorage
+    from benchmarks.update_speed import Update
+    from benchmarks.workloads import Size
+
+    rows = num_samplers * num_steps
+    storage = Update(Size(num_samplers, rows, rows), threads=1, seconds=0.0).storage
+    if not isinstance(storage, RolloutBlockStorage):
+        raise TypeError("the tutorial keeps its rollouts in a RolloutBlockStorage")
+    return round(storage.nbytes / 1e6, 1)
+
+
+def peak_memory(config_kwargs: dict[str, Any], num_samplers: int = 8) -> dict[str, Any]:
     """Runs the tutorial until some checkpoints have been validated; returns the moment of its greatest memory."""
     peak: dict[str, Any] = {"megabytes": 0.0}
 
@@ -78,16 +102,24 @@ def peak_memory(config_kwargs: dict[str, Any]) -> dict[str, Any]:
             peak.update(megabytes=round(total, 1), processes=len(sizes), each_megabytes=each)
         return _logged_modes(output).count("valid") >= VALIDATIONS
 
-    with tutorial(config_kwargs) as (process, output):
+    with tutorial(config_kwargs, num_samplers) as (process, output):
         _wait_until(look, process, poll_s=0.1)
     return peak
 
 
 @contextlib.contextmanager
-def tutorial(config_kwargs: dict[str, Any]) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+def tutorial(config_kwargs: dict[str, Any], num_samplers: int = 8) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     """Starts the tutorial; yields its process and its output folder; stops it."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "allenact/main.py", *TUTORIAL, "-o", folder]
+        command = [
+            sys.executable,
+            "allenact/main.py",
+            *TUTORIAL,
+            "-m",
+            str(num_samplers),
+            "-o",
+            folder,
+        ]  # the last -m counts
         process = subprocess.Popen(
             [*command, "--config_kwargs", json.dumps(config_kwargs)], cwd=ROOT, env=_env(), start_new_session=True
         )

@@ -352,7 +352,7 @@ class RolloutBlockStorage(RolloutRows, RolloutStorage, MiniBatchStorageMixin):
         if group in self._groups:
             return self._groups[group]
         batch = self._batch(partial(_take_samplers, group=slice(*group)))
-        if sum(rows.nbytes for rows in (self._rows | self._observations).values()) <= _KEPT_GROUPS_BYTES:
+        if self.nbytes <= _KEPT_GROUPS_BYTES:
             self._groups[group] = batch
         return batch
 

@@ -91,6 +91,11 @@ class RolloutRows:
             for name, old in rows.items():
                 rows[name] = function(old)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all rows, in use or not, and of the targets."""
+        return sum(rows.nbytes for rows in (self._observations | self._rows | self._targets).values())
+
     def _carried_over(self, step: int) -> dict[str, dict[str, torch.Tensor]]:
         """Returns views [N, ...] of the row that a rollout starting at `step` would have as row 0."""
         return {
