@@ -15,7 +15,7 @@ from allenact.algorithms.onpolicy_sync.policy import ActorCriticModel, Observati
 from allenact.base_abstractions.misc import ActorCriticOutput, Memory
 from allenact.errors import ExperimentConfigError, did_you_mean
 from allenact.utils.running_moments import RunningMoments
-from allenact_plugins.gym_plugin.gym_distributions import JointGaussianDistr
+from allenact_plugins.gym_plugin.gym_distributions import ActionNoise, JointGaussianDistr
 from allenact_plugins.gym_plugin.gym_models import check_vector, vector_observation
 
 Array = np.ndarray
@@ -186,6 +186,7 @@ class NormalizedActorCritic(ActorCriticModel[JointGaussianDistr]):
         head_weight, head_bias = _weights(self.mean_head)
         activation, clip = self._numpy_activation, self.observation_clip
         std = self.std().detach().numpy()  # [A]
+        noise = ActionNoise(len(std))
         moments = self.observation_moments
         if moments is not None:
             mean, scale = moments.mean.float().numpy(), moments.scale().numpy()  # [O] each
@@ -197,8 +198,8 @@ class NormalizedActorCritic(ActorCriticModel[JointGaussianDistr]):
             for weight, bias in hidden:
                 x = activation(x @ weight + bias)  # [N, size of the layer]
             x = x @ head_weight + head_bias  # [N, A]
-            actions: Array = torch.empty(x.shape).normal_().numpy()  # [N, A]
-            return actions * std + x
+            actions: Array = noise.draw(len(x)) * std + x  # [N, A]
+            return actions
 
         return policy
 

@@ -8,7 +8,7 @@ import torch
 from gymnasium.spaces import Box, Dict, Discrete
 
 from allenact.errors import ExperimentConfigError, SpaceMismatchError
-from allenact_plugins.gym_plugin.gym_distributions import GaussianDistr, JointGaussianDistr
+from allenact_plugins.gym_plugin.gym_distributions import ActionNoise, GaussianDistr, JointGaussianDistr
 from allenact_plugins.gym_plugin.normalized_actor_critic import ACTIVATIONS, NormalizedActorCritic
 
 OBSERVATIONS = Dict({"state": Box(-1.0, 1.0, (5,), "float32")})
@@ -50,7 +50,7 @@ def test_numpy_acts_like_torch(kwargs):
     assert actions.dtype == np.float32
     torch.manual_seed(1)
     distributions = call(net, states).distributions
-    expected = distributions.mode()[0] + torch.empty(6, 2).normal_() * distributions.stddev[0]
+    expected = distributions.mode()[0] + torch.from_numpy(ActionNoise(2).draw(6)) * distributions.stddev[0]
     np.testing.assert_allclose(actions, expected.detach(), rtol=1e-5, atol=1e-5)
 
 
