@@ -46,7 +46,7 @@ class MadeUpTasks:
         shape = (self.num_unpaused_tasks, self.observation_size)
         return {self.uuid: self.rng.standard_normal(shape, dtype=np.float32)}
 
-    def step_batch(self, flat_actions: torch.Tensor) -> StepBatch:
+    def step_batch(self, flat_actions: torch.Tensor | np.ndarray) -> StepBatch:
         """Answers noise, whatever the actions."""
         n = self.num_unpaused_tasks
         dones = self.rng.random(n) < 0.01  # [N]

@@ -21,22 +21,24 @@ from allenact_plugins.gym_plugin.gym_models import check_vector, vector_observat
 Array = np.ndarray
 
 
-def _elu(x: Array) -> Array:
-    result: Array = np.maximum(x, 0) + np.expm1(np.minimum(x, 0))
-    return result
+def _elu(x: Array) -> None:
+    negative = np.minimum(x, 0)
+    np.exp(negative, out=negative)  # several times as fast as expm1, and as good within the rounding of what follows
+    negative -= 1
+    np.maximum(x, 0, out=x)
+    x += negative
 
 
-def _tanh(x: Array) -> Array:
-    result: Array = np.tanh(x)
-    return result
+def _tanh(x: Array) -> None:
+    np.tanh(x, out=x)
 
 
-def _relu(x: Array) -> Array:
-    result: Array = np.maximum(x, 0)
-    return result
+def _relu(x: Array) -> None:
+    np.maximum(x, 0, out=x)
 
 
-ACTIVATIONS: dict[str, tuple[type[nn.Module], Callable[[Array], Array]]] = {
+# Name -> the layer, and what it does to an array in place.
+ACTIVATIONS: dict[str, tuple[type[nn.Module], Callable[[Array], None]]] = {
     "elu": (nn.ELU, _elu),
     "tanh": (nn.Tanh, _tanh),
     "relu": (nn.ReLU, _relu),
@@ -194,11 +196,18 @@ class NormalizedActorCritic(ActorCriticModel[JointGaussianDistr]):
         def policy(observations: dict[str, Any]) -> Array:
             x = observations[self.input_uuid]  # [N, O]
             if moments is not None:
-                x = ((x - mean) / scale).clip(-clip, clip)  # [N, O]
+                x = x - mean  # [N, O]
+                x /= scale
+                np.minimum(x, clip, out=x)
+                np.maximum(x, -clip, out=x)
             for weight, bias in hidden:
-                x = activation(x @ weight + bias)  # [N, size of the layer]
-            x = x @ head_weight + head_bias  # [N, A]
-            actions: Array = noise.draw(len(x)) * std + x  # [N, A]
+                x = x @ weight  # [N, size of the layer]
+                x += bias
+                activation(x)
+            actions: Array = noise.draw(len(x))  # [N, A]
+            actions *= std
+            actions += x @ head_weight
+            actions += head_bias
             return actions
 
         return policy

@@ -123,7 +123,7 @@ class RolloutCollector:
         """
         tell_model = getattr(self.actor_critic, "sampler_select", None)  # models may keep a state per sampler
 
-        def step_tasks(flat_actions: torch.Tensor) -> StepBatch:
+        def step_tasks(flat_actions: torch.Tensor | np.ndarray) -> StepBatch:
             if self.stop_requested():
                 raise StopRequested
             batch = self.vector_tasks.step_batch(flat_actions)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from allenact.algorithms.onpolicy_sync.non_finite import explain_non_finite
@@ -51,7 +52,7 @@ def deferrable_storage(
 def collect_deferred(
     model: ActorCriticModel[Any],
     storage: RolloutBlockStorage,
-    step_tasks: Callable[[torch.Tensor], StepBatch],
+    step_tasks: Callable[[np.ndarray], StepBatch],
     num_steps: int,
     *,
     bootstrap_truncated: bool,
@@ -69,7 +70,7 @@ def collect_deferred(
     policy = model.make_rollout_policy()
     for row in range(num_steps):
         actions = policy(storage.observation_row(row))  # [N, A]
-        batch = step_tasks(torch.from_numpy(actions))
+        batch = step_tasks(actions)
         storage.add_transition(batch.observations, actions, batch.rewards, batch.dones)
         if bootstrap_truncated:
             cut.extend((row, sampler, last) for sampler, last in batch.final_observations.items())

@@ -20,6 +20,8 @@ from allenact.base_abstractions.task_batch import ObservationDict, StepBatch
 from allenact.errors import ExperimentConfigError, MissingExtraError, TaskError
 from allenact.utils.system import get_logger
 
+FlatActions = np.ndarray | torch.Tensor  # [N, A]
+
 
 class NoTaskError(TaskError, RuntimeError):
     """A sampler has no task to begin with."""
@@ -66,7 +68,7 @@ class VectorTasks(ABC):
         """Returns the current observations, leaves [N, O...] (NumPy), which the next step may overwrite."""
 
     @abstractmethod
-    def step_batch(self, flat_actions: torch.Tensor) -> StepBatch:
+    def step_batch(self, flat_actions: FlatActions) -> StepBatch:
         """Takes one step in every active task; where one ends, draws the next.
 
         Args:
@@ -279,6 +281,11 @@ class ListVectorTasks(VectorTasks):
     def set_seeds(self, seeds: Sequence[int]) -> None:
         """Seeds the generators of the active samplers, one seed each."""
         self.command(protocol.SEED_COMMAND, seeds)
+
+
+def as_array(flat_actions: FlatActions) -> np.ndarray:
+    """Returns flat actions, [N, A], as a NumPy array."""
+    return flat_actions if isinstance(flat_actions, np.ndarray) else flat_actions.detach().cpu().numpy()
 
 
 def common_observation_space(spaces: Sequence[gym.spaces.Dict], first: int = 0) -> gym.spaces.Dict:

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
-import torch
 
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import protocol
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.base import (
+    FlatActions,
     VectorTasks,
+    as_array,
     common_observation_space,
 )
 from allenact.base_abstractions.task_batch import ObservationDict, StepBatch, TaskBatch
@@ -48,9 +49,9 @@ class BatchedVectorTasks(VectorTasks):
         """Returns the current observations, leaves [N, O...]."""
         return self.batch.observe(self._active)
 
-    def step_batch(self, flat_actions: torch.Tensor) -> StepBatch:
+    def step_batch(self, flat_actions: FlatActions) -> StepBatch:
         """Takes one step in every active task; where one ends, draws the next."""
-        return self.batch.step(flat_actions.detach().cpu().numpy(), self._active)
+        return self.batch.step(as_array(flat_actions), self._active)
 
     def next_task(self, **kwargs: Any) -> list[Any]:
         """Abandons the current tasks and draws new ones; returns their first observations."""

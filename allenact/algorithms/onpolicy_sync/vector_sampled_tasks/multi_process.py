@@ -13,11 +13,12 @@ from multiprocessing.context import BaseContext
 from typing import Any, NamedTuple
 
 import gymnasium as gym
-import torch
 
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import protocol
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.base import (
+    FlatActions,
     ListVectorTasks,
+    as_array,
     callback_suite,
     common_observation_space,
 )
@@ -182,11 +183,11 @@ class VectorSampledTasks(ListVectorTasks):
             self._make_arrays(layouts)
         return self._select()[0]
 
-    def step_batch(self, flat_actions: torch.Tensor) -> StepBatch:
+    def step_batch(self, flat_actions: FlatActions) -> StepBatch:
         """Takes one step in every active task; where one ends, draws the next."""
         if self._arrays is None:
             self.observe()
-        answers = self._ask_each("step_rows", flat_actions.detach().cpu().numpy())
+        answers = self._ask_each("step_rows", as_array(flat_actions))
         batch = StepBatch(*self._select(), {}, [], [])
         for (_, start, _), (final_observations, episodes, exhausted) in answers:
             batch.final_observations.update((start + p, last) for p, last in final_observations.items())

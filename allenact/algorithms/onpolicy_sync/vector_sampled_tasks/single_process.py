@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Self
 
 import gymnasium as gym
-import numpy as np
 import torch
 
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import protocol
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.base import (
+    FlatActions,
     ListVectorTasks,
     NoTaskError,
     callback_suite,
@@ -179,12 +179,12 @@ class SingleProcessVectorSampledTasks(ListVectorTasks):
             arrays.copy_from(self._arrays)
         self._arrays = arrays
 
-    def step_batch(self, flat_actions: torch.Tensor) -> StepBatch:
+    def step_batch(self, flat_actions: FlatActions) -> StepBatch:
         """Takes one step in every active task; where one ends, draws the next."""
         endings = self.step_rows(flat_actions)
         return StepBatch(*self.select_rows(), *endings)
 
-    def step_rows(self, flat_actions: torch.Tensor | np.ndarray) -> Endings:
+    def step_rows(self, flat_actions: FlatActions) -> Endings:
         """Takes one step in every active task, writes the rows, returns what has no place in a row."""
         if self._arrays is None:
             self.observe_rows()
