@@ -1,17 +1,20 @@
 # make train   sets everything up, once, and starts the Ant tutorial
 # make test    the same set-up, then the tests
+# make demo    the same set-up, then a trained ant is evaluated and compared with its card
 #
 # Variables: VENV (where the virtual environment goes), OUT (where a run writes), ARGS (more flags for the tutorial),
+#            DEMO (which policy of projects/gym_baselines/checkpoints),
 #            PYTHON (an interpreter to use instead of the first one found).
 
 VENV ?= .venv
 OUT ?= experiment_output
 ARGS ?=
+DEMO ?= ant-modern
 CANDIDATES := $(PYTHON) python3.11 python3.12 python3.13 python3 python
 
 export PYTHONPATH := .
 
-.PHONY: train test check lint test-learning tutorials format clean setup
+.PHONY: train demo test check lint test-learning tutorials format clean setup
 .DEFAULT_GOAL := train
 
 train: setup
@@ -19,6 +22,9 @@ train: setup
 
 test: setup
 	$(VENV)/bin/python -m pytest -q
+
+demo: setup
+	$(VENV)/bin/python -m scripts.shipped_checkpoints evaluate $(DEMO)
 
 check: lint
 	$(VENV)/bin/python -m pytest -q --durations=10
