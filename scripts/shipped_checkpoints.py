@@ -136,12 +136,12 @@ def print_comparison(name: str, card: Card, here: Mapping[str, Any]) -> None:
     from rich.table import Table
 
     table = Table(title=f"{name}: {card['experiment']}, {card['training_steps']:,} steps of training")
-    for heading in ("metric", "on the card", "here", "std", "median", "min", "max"):
-        table.add_column(heading, justify="left" if heading == "metric" else "right")
+    for heading in ("metric", "on the card", "here", "std here"):
+        table.add_column(heading, justify="left" if heading == "metric" else "right", no_wrap=True)
     for metric in SHOWN:
         if metric in here:
-            rest = [f"{here[metric][key]:,.5g}" for key in ("std", "median", "min", "max")]
-            table.add_row(metric, with_interval(card["metrics"][metric]), with_interval(here[metric]), *rest)
+            cells = [with_interval(card["metrics"][metric]), with_interval(here[metric]), f"{here[metric]['std']:,.5g}"]
+            table.add_row(metric, *cells)
     console = Console()
     console.print(table)
     seeds = f"{card['first_seed']} to {card['first_seed'] + card['episodes'] - 1}"
