@@ -22,7 +22,7 @@ from typing import Any
 
 from allenact.algorithms.onpolicy_sync.checkpointing import load_checkpoint, save_weights
 from allenact.errors import AllenActError, CheckpointError, did_you_mean
-from benchmarks.common import machine, versions
+from benchmarks.common import machine, readable, versions
 from projects.gym_baselines.held_out import EPISODES, FIRST_SEED, evaluate_held_out
 
 FOLDER = Path("projects/gym_baselines/checkpoints")
@@ -140,7 +140,7 @@ def print_comparison(name: str, card: Card, here: Mapping[str, Any]) -> None:
         table.add_column(heading, justify="left" if heading == "metric" else "right", no_wrap=True)
     for metric in SHOWN:
         if metric in here:
-            cells = [with_interval(card["metrics"][metric]), with_interval(here[metric]), f"{here[metric]['std']:,.5g}"]
+            cells = [with_interval(card["metrics"][metric]), with_interval(here[metric]), readable(here[metric]["std"])]
             table.add_row(metric, *cells)
     console = Console()
     console.print(table)
@@ -154,7 +154,7 @@ def print_comparison(name: str, card: Card, here: Mapping[str, Any]) -> None:
 
 def with_interval(summary: Mapping[str, Any]) -> str:
     """Returns a mean and its interval."""
-    return f"{summary['mean']:,.5g} [{summary['low']:,.5g}, {summary['high']:,.5g}]"
+    return f"{readable(summary['mean'])} [{readable(summary['low'])}, {readable(summary['high'])}]"
 
 
 # The page
@@ -197,7 +197,7 @@ def render(cards: Mapping[str, Card]) -> str:
 
 def _facts(name: str, card: Card) -> list[str]:
     """Returns the lines of a card that follow its recipe."""
-    reward = {key: f"{value:,.5g}" for key, value in card["metrics"]["reward"].items()}
+    reward = {key: readable(value) for key, value in card["metrics"]["reward"].items()}
     kwargs = f" with `{json.dumps(card['config_kwargs'])}`" if card["config_kwargs"] else ""
     packages = ", ".join(f"{package} {version}" for package, version in card["versions"].items())
     first, last = card["first_seed"], card["first_seed"] + card["episodes"] - 1
