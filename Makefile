@@ -14,7 +14,7 @@ CANDIDATES := $(PYTHON) python3.11 python3.12 python3.13 python3 python
 
 export PYTHONPATH := .
 
-.PHONY: train demo test check lint test-learning tutorials format clean setup
+.PHONY: train demo test check lint test-learning test-browser tutorials format clean setup
 .DEFAULT_GOAL := train
 
 train: setup
@@ -37,6 +37,10 @@ lint: setup
 
 test-learning: setup
 	$(VENV)/bin/python -m pytest -q -m "learning or slow"
+
+test-browser: setup
+	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e ".[browser]"
+	$(VENV)/bin/python -m pytest -q -rs -m browser
 
 tutorials: setup
 	$(VENV)/bin/python scripts/literate.py
