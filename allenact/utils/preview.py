@@ -25,7 +25,7 @@ _QUALITIES = (
     _Quality(1.0, float("inf"), 255),  # everything
     _Quality(1.0, 10, 64),
     _Quality(0.5, 10, 64),
-    _Quality(0.5, 5, 32),
+    _Quality(0.5, 3, 64),
 )
 
 
