@@ -20,6 +20,7 @@ from allenact.errors import AllenActError
 from allenact.utils.cli import get_args, get_argument_parser
 
 if TYPE_CHECKING:
+    from allenact.algorithms.onpolicy_sync.runner import OnPolicyRunner
     from allenact.base_abstractions.experiment_config import ExperimentConfig
 
 __all__ = ["find_sub_modules", "get_args", "get_argument_parser", "load_config", "main"]
@@ -89,6 +90,7 @@ def _run(args: argparse.Namespace) -> None:
         save_dir_fmt=SaveDirFormat[args.save_dir_fmt.upper()],
         callbacks_paths=args.callbacks,
         sampler_backend=args.sampler_backend,
+        live_progress=not args.plain_log,
     )
     with runner:
         if args.eval:
@@ -100,15 +102,29 @@ def _run(args: argparse.Namespace) -> None:
                 inference_expert=args.test_expert,
             )
         else:
-            runner.start_train(
-                checkpoint=args.checkpoint,
-                restart_pipeline=args.restart_pipeline,
-                max_sampler_processes_per_worker=args.max_sampler_processes_per_worker,
-                collect_valid_results=args.collect_valid_results,
-                valid_on_initial_weights=args.valid_on_initial_weights,
-                try_restart_after_task_error=args.enable_crash_recovery,
-                save_ckpt_at_every_host=args.save_ckpt_at_every_host,
-            )
+            _train(runner, args)
+
+
+def _train(runner: OnPolicyRunner, args: argparse.Namespace) -> None:
+    """Trains, and says in the end what to type next."""
+    from allenact.utils.next_command import evaluation_command, resume_command, suggest
+
+    try:
+        runner.start_train(
+            checkpoint=args.checkpoint,
+            restart_pipeline=args.restart_pipeline,
+            max_sampler_processes_per_worker=args.max_sampler_processes_per_worker,
+            collect_valid_results=args.collect_valid_results,
+            valid_on_initial_weights=args.valid_on_initial_weights,
+            try_restart_after_task_error=args.enable_crash_recovery,
+            save_ckpt_at_every_host=args.save_ckpt_at_every_host,
+        )
+    except KeyboardInterrupt:
+        if (newest := runner.newest_checkpoint) is not None:
+            suggest("To go on", resume_command(get_argument_parser(), args, newest))
+        raise
+    if runner.newest_checkpoint is not None:
+        suggest("To evaluate the checkpoints", evaluation_command(get_argument_parser(), args, runner.checkpoint_dir()))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

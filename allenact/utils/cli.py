@@ -150,6 +150,11 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
         help="what to print to the terminal",
     )
     group.add_argument(
+        "--plain_log",
+        action="store_true",
+        help="print a line for each log of training also on a terminal, instead of one block drawn again in place",
+    )
+    group.add_argument(
         "-i", "--disable_tensorboard", action="store_true", help="write no event files, draw no pictures"
     )
     group.add_argument("-a", "--disable_config_saving", action="store_true", help="do not write used_configs")

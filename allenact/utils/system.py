@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import sys
 from types import TracebackType
 from typing import TextIO
+
+from allenact.utils.terminal import ERASE_BELOW, understands_control_codes
 
 HUMAN_LOG_LEVELS = ("debug", "info", "warning", "error", "none")
 """Levels a user may ask for; "none" silences the logger."""
@@ -36,7 +39,7 @@ class _Formatter(logging.Formatter):
 
 
 class _StderrHandler(logging.Handler):
-    """Writes to whatever `sys.stderr` is at the time, in colours if that is a terminal."""
+    """Writes to whatever `sys.stderr` is at the time, in colours if that is a terminal and NO_COLOR is not set."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +48,9 @@ class _StderrHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             stream: TextIO = sys.stderr
-            stream.write(self._formatter.format(record, coloured=stream.isatty()) + "\n")
+            coloured = stream.isatty() and not os.environ.get("NO_COLOR")
+            room = ERASE_BELOW if understands_control_codes(stream) else ""  # the main process may show a live block
+            stream.write(f"{room}{self._formatter.format(record, coloured)}\n")
             stream.flush()
         except Exception:
             self.handleError(record)

@@ -13,6 +13,7 @@ from allenact.utils.misc_utils import NumpyJSONEncoder
 from allenact.utils.system import get_logger
 
 if TYPE_CHECKING:
+    from allenact.algorithms.onpolicy_sync.progress import Progress
     from allenact.base_abstractions.callbacks import Callback
     from allenact.utils.summary_writer import SummaryWriter
     from allenact.viz import VizSuite
@@ -26,6 +27,7 @@ class LogSink:
         writer: TensorBoard's, None to write no event files.
         metrics_file: gets one JSON object per log, None to write none.
         visualizer: draws what evaluation collected, None for no pictures.
+        progress: shows every log on a terminal, instead of a line for each; None for lines.
     """
 
     def __init__(
@@ -35,10 +37,12 @@ class LogSink:
         writer: SummaryWriter | None = None,
         metrics_file: Path | None = None,
         visualizer: VizSuite | None = None,
+        progress: Progress | None = None,
     ) -> None:
         self.callbacks = callbacks
         self.writer = writer
         self.visualizer = visualizer
+        self.progress = progress
         self._metrics_file = None
         if metrics_file is not None:
             metrics_file.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +60,10 @@ class LogSink:
         began = time.monotonic()
         package = merge(packages)
         means, x_axis = self._means(package)
-        self._write_console(package, means)
+        if self.progress is not None:
+            self.progress.logged(package, means)
+        else:
+            self._write_console(package, means)
         self._write_metrics_line(package, means)
         self._write_tensorboard(package, means, x_axis)
         results = self._results(package, means)

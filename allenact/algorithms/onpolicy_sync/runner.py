@@ -25,6 +25,12 @@ from allenact.algorithms.onpolicy_sync.checkpointing import (
 from allenact.algorithms.onpolicy_sync.distributed import meeting_point
 from allenact.algorithms.onpolicy_sync.evaluation_report import EvaluationReport
 from allenact.algorithms.onpolicy_sync.log_sink import LogSink, write_json
+from allenact.algorithms.onpolicy_sync.progress import (
+    EvaluationProgress,
+    TrainingProgress,
+    progress_on_terminal,
+    shows_progress,
+)
 from allenact.algorithms.onpolicy_sync.run_description import describe_run, write_description
 from allenact.algorithms.onpolicy_sync.run_directory import RunDirectory, SaveDirFormat, save_used_configs
 from allenact.algorithms.onpolicy_sync.startup_checks import machine_params_of, require_samplers
@@ -73,6 +79,7 @@ class OnPolicyRunner:
         save_dir_fmt: layout of the output.
         callbacks_paths: comma-separated callback specifications.
         sampler_backend: "auto", "batched", "process" or "serial".
+        live_progress: show training as one block that is drawn again in place, if stderr is a terminal.
 
     Raises:
         ExperimentConfigError: the experiment's parts do not fit together.
@@ -99,6 +106,7 @@ class OnPolicyRunner:
         save_dir_fmt: SaveDirFormat = SaveDirFormat.FLAT,
         callbacks_paths: str | None = None,
         sampler_backend: str = "auto",
+        live_progress: bool = False,
     ) -> None:
         if mode not in ("train", "test"):
             raise ExperimentConfigError(
@@ -118,6 +126,7 @@ class OnPolicyRunner:
         self.machine_id = machine_id
         self.save_dir_fmt = save_dir_fmt
         self.sampler_backend = sampler_backend
+        self.live_progress = live_progress
         self.seed = random.SystemRandom().randint(0, 2**31 - 1) if seed is None else seed
 
         set_seed(self.seed)
@@ -249,9 +258,13 @@ class OnPolicyRunner:
         sink: LogSink | None = None
         results: list[dict[str, Any]] = []
 
+        progress = self._progress(resumed=checkpoint is not None and not restart_pipeline)
+
         def begin_logging() -> None:
             nonlocal sink
-            sink = self._train_sink(callbacks, collect_valid_results and validates)
+            sink = self._train_sink(callbacks, collect_valid_results and validates, progress)
+            if progress is not None:
+                progress.begin()
 
         with StopSignals() as stop:
             try:
@@ -274,7 +287,7 @@ class OnPolicyRunner:
                     for worker_id in self.local_worker_ids("train")
                 ]
                 validation = Validation(start_validation) if validates else None
-                for packages in supervise_training(trainers, validation, stop, begin_logging):
+                for packages in supervise_training(trainers, validation, stop, begin_logging, progress):
                     entry = sink.write(packages) if sink is not None else {}
                     if packages[0].mode == "valid" and collect_valid_results:
                         results.append(entry)
@@ -285,29 +298,53 @@ class OnPolicyRunner:
                     raise
                 get_logger().warning(f"While stopping: {error}")
             finally:
+                if progress is not None:
+                    progress.close()
                 self._stop_workers()
                 if sink is not None:
                     sink.close()
         if stop.requested:
             self._say_how_to_go_on()
             raise KeyboardInterrupt
-        if os.path.isdir(self.checkpoint_dir(create_if_none=False)):
-            get_logger().info(f"Training is complete. Checkpoints are in {self.checkpoint_dir()}")
+        if self.newest_checkpoint is not None:
+            get_logger().info(
+                f"Training is complete. Checkpoints are in {self.checkpoint_dir()}, {self._other_output()}"
+            )
         return (self.local_start_time_str, results) if collect_valid_results else self.local_start_time_str
 
-    def _say_how_to_go_on(self) -> None:
+    @property
+    def newest_checkpoint(self) -> str | None:
+        """The checkpoint with the most environment steps that this training run has written, None if there is none."""
+        if self._start_time is None:
+            return None
         folder = self.checkpoint_dir(create_if_none=False)
-        if os.path.isdir(folder) and os.listdir(folder):
-            newest = find_checkpoints(folder)[-1]
+        return find_checkpoints(folder)[-1] if any(Path(folder).glob("*.pt")) else None
+
+    def _say_how_to_go_on(self) -> None:
+        if (newest := self.newest_checkpoint) is not None:
             get_logger().info(f"Stopped at {step_from_checkpoint(newest):,} steps. To go on: --checkpoint {newest}")
 
-    def _train_sink(self, callbacks: Sequence[Callback], collect_valid_results: bool) -> LogSink:
+    def _where_output_is(self) -> str:
+        folder, metrics = self.checkpoint_dir(create_if_none=False), self.metric_path(self.local_start_time_str)
+        tensorboard = "" if self.disable_tensorboard else f"; watch with: tensorboard --logdir {self.output_dir}"
+        return f"checkpoints in {folder}, metrics in {metrics}{tensorboard}"
+
+    def _progress(self, resumed: bool) -> TrainingProgress | None:
+        """Returns what shows training on a terminal, if that is wanted and this machine is the only one."""
+        if (
+            not self.live_progress
+            or self.machine_id
+            or len(self.local_worker_ids("train")) < len(self.worker_devices("train"))
+        ):
+            return None
+        return progress_on_terminal(self.experiment_name, self.config.training_pipeline(), resumed=resumed)
+
+    def _train_sink(
+        self, callbacks: Sequence[Callback], collect_valid_results: bool, progress: TrainingProgress | None
+    ) -> LogSink:
         """Makes the run's folders, with a record of what is run, and what writes its logs."""
         start_time = self.local_start_time_str
-        get_logger().info(
-            f"checkpoints in {self.checkpoint_dir(create_if_none=False)}, metrics in {self.metric_path(start_time)}"
-            + ("" if self.disable_tensorboard else f"; watch with: tensorboard --logdir {self.output_dir}")
-        )
+        get_logger().info(self._where_output_is())
         if not self.disable_config_saving and self.loaded_config_src_files is not None:
             folder = self.paths.used_configs(start_time)
             save_used_configs(folder, self.loaded_config_src_files)
@@ -323,6 +360,7 @@ class OnPolicyRunner:
             writer=writer,
             metrics_file=self.paths.train_metrics(start_time) / "metrics.jsonl",
             visualizer=None if self.disable_tensorboard else self._machine_params("valid").visualizer,
+            progress=progress,
         )
 
     def _checkpoint_store(self, worker_id: int, at_every_host: bool) -> CheckpointStore | None:
@@ -391,7 +429,9 @@ class OnPolicyRunner:
                 await_ready(testers, stop)
                 write_json(metrics_path, results)
                 visualizer = None if self.disable_tensorboard else params.visualizer
-                sink = LogSink(callbacks=callbacks, writer=self._summary_writer(log_dir), visualizer=visualizer)
+                brief = EvaluationProgress(len(checkpoints)) if self.live_progress and shows_progress() else None
+                writer = self._summary_writer(log_dir)
+                sink = LogSink(callbacks=callbacks, writer=writer, visualizer=visualizer, progress=brief)
                 for path in checkpoints:
                     packages = evaluate_on(testers, path, stop)
                     results.append(sink.write(packages))

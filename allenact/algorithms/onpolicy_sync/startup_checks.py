@@ -117,4 +117,7 @@ def describe_training(trainer: OnPolicyTrainer) -> None:
                     f" of about {rollout // settings.num_mini_batch:,} on {trainer.updater.num_threads(stage)} torch"
                     " threads"
                 )
+        line += f"; a log every {settings.metric_accumulate_interval:,} steps"
+        if settings.save_interval and settings.save_interval > 0:
+            line += f", a checkpoint every {settings.save_interval:,}"
         logger.info(line)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import connection
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from allenact.algorithms.onpolicy_sync.tracking import LogPackage
 from allenact.algorithms.onpolicy_sync.worker_processes import (
@@ -18,6 +18,9 @@ from allenact.algorithms.onpolicy_sync.worker_processes import (
     Ready,
     WorkerProcess,
 )
+
+if TYPE_CHECKING:
+    from allenact.algorithms.onpolicy_sync.progress import TrainingProgress
 
 Message = TypeVar("Message")
 _POLL_S = 0.5  # how soon a request to stop is noticed
@@ -66,6 +69,7 @@ def supervise_training(
     validation: Validation | None,
     stop_requested: Callable[[], bool],
     on_ready: Callable[[], None] = lambda: None,
+    progress: TrainingProgress | None = None,
 ) -> Iterator[list[LogPackage]]:
     """Yields what is to be logged until all trainers have finished and the last checkpoint is validated.
 
@@ -74,6 +78,7 @@ def supervise_training(
         validation: evaluates the checkpoints that they write, None for no validation.
         stop_requested: once it answers True, trainers are asked to save and leave, and validation is given up.
         on_ready: called once, when the first trainer has checked everything and begins.
+        progress: told about checkpoints, and drawn again while nothing happens.
 
     Raises:
         AllenActError: what a worker failed with.
@@ -87,6 +92,8 @@ def supervise_training(
             stopping, validation, deadline = True, None, time.monotonic() + STOP_GRACE_S
             for worker in trainers:
                 worker.request_stop()
+        if progress is not None:
+            progress.refresh()
         sources = dict(working)
         if validation is not None and validation.worker is not None:
             sources[validation.worker.connection] = validation.worker
@@ -103,6 +110,8 @@ def supervise_training(
                     if validation is not None:
                         validation.start()
             elif isinstance(message, Path):
+                if progress is not None:
+                    progress.saved(message)
                 if validation is not None:
                     validation.enqueue(str(message))
             elif message.mode == "valid":
