@@ -13,6 +13,7 @@ if not __package__:  # run as a file: make `allenact` importable and keep our fo
         sys.path.insert(0, _root)
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -73,6 +74,7 @@ def _run(args: argparse.Namespace) -> None:
 
     from allenact.algorithms.onpolicy_sync.run_directory import SaveDirFormat
     from allenact.algorithms.onpolicy_sync.runner import OnPolicyRunner
+    from allenact.utils.next_command import suggest
 
     runner = OnPolicyRunner(
         config=config,
@@ -101,6 +103,8 @@ def _run(args: argparse.Namespace) -> None:
                 max_sampler_processes_per_worker=args.max_sampler_processes_per_worker,
                 inference_expert=args.test_expert,
             )
+            if not args.disable_tensorboard:
+                suggest("To look at it in a browser", shlex.join(["tensorboard", "--logdir", runner.output_dir]))
         else:
             _train(runner, args)
 

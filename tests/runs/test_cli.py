@@ -1,16 +1,24 @@
 """The real command, as a user types it."""
 
+import contextlib
+import fcntl
 import json
 import os
+import pty
 import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
 import psutil
 import pytest
+
+from allenact.testing.terminal import Terminal
+from allenact.utils.cli import get_args
 
 ROOT = Path(__file__).resolve().parents[2]
 TOY = """
@@ -46,6 +54,7 @@ def test_train_then_evaluate(folder):
     trained = run("my_toy", "-o", "OUT", "-s", "1", "-m", "2", "--collect_valid_results", cwd=folder)
     assert trained.returncode == 0, trained.stderr
     assert "TRAIN: 256 rollout steps ({'onpolicy': 256})" in trained.stderr
+    assert "\033" not in trained.stderr, "no codes of terminals"
     assert "`gym`" in trained.stderr or "gymnasium" in trained.stderr, "the alias is said"
 
     (start,) = os.listdir(folder / "OUT" / "checkpoints" / "Toy")
@@ -213,3 +222,40 @@ def test_help_is_quick():
         cwd=ROOT,
     )
     assert imported.stdout.strip() == "False"
+
+
+def test_on_a_terminal_training_is_one_block(folder):
+    """What goes through a terminal ends as a summary of the run and the next command, without a line for each log."""
+    (folder / "my_toy.py").write_text(TOY.replace('"task": "copy"', '"task": "copy", "num_eval_samplers": 0'))
+    shown, status = run_on_terminal("my_toy", "-o", "OUT", "-m", "1", "-s", "1", cwd=folder)
+    text = "\n".join(shown)
+    assert status == 0, text
+    assert not re.search(r"TRAIN:|VALID:", text)
+    assert text.count("waiting for the first log") == 0, "drawn over"
+    block = [index for index, line in enumerate(shown) if line.startswith("training ")]
+    assert len(block) == 1
+    assert re.search(r"^steps +━+ +100\.0% +256 of 256", text, re.MULTILINE)
+    assert any("first rollout:" in line for line in shown[: block[0]]), "what workers say stands above it"
+    assert any("Training is complete: checkpoints in OUT/" in line for line in shown[block[0] :])
+    command = next(line for line in shown if "--eval" in line).split()
+    suggested = get_args(command[command.index("my_toy") :])
+    assert (suggested.output_dir, suggested.seed, suggested.config_kwargs) == ("OUT", 1, None)
+    assert (folder / suggested.checkpoint).is_dir()
+
+
+def run_on_terminal(*arguments, cwd):
+    """Runs the command on a terminal of its own; returns the lines that this shows in the end, and the exit status."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 300, 0, 0))
+    environment = {**os.environ, "TERM": "xterm-256color", "NO_COLOR": ""}
+    command = [sys.executable, str(ROOT / "allenact" / "main.py"), *arguments]
+    process = subprocess.Popen(command, cwd=cwd, env=environment, stdout=theirs, stderr=theirs, stdin=theirs)
+    os.close(theirs)
+    received = b""
+    with contextlib.suppress(OSError):  # as Linux says that this is the end
+        while part := os.read(ours, 65536):
+            received += part
+    os.close(ours)
+    terminal = Terminal()
+    terminal.write(received.decode())
+    return terminal.lines, process.wait(timeout=60)

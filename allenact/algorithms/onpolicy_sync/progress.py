@@ -163,7 +163,7 @@ class TrainingProgress:
 
         console = self._console()
         table = Table.grid(padding=(0, 2, 0, 0))
-        table.add_column(style="dim", no_wrap=True)
+        table.add_column(style="dim", no_wrap=True, min_width=10)  # the longest usual name
         table.add_column(no_wrap=True, overflow="ellipsis")
         table.add_row(*self._heading())
         table.add_row("steps", self._bar())
@@ -196,7 +196,7 @@ class TrainingProgress:
         if more := len(self.stage_steps) - 1:
             later = more - self._stage
             parts.append(f"stage {self._stage}, {f'{later} more to come' if later else 'the last'}")
-        return Text("training", style="bold"), Text("   ".join(parts))
+        return Text("training", style="bold not dim"), Text("   ".join(parts))
 
     def _bar(self) -> Any:
         from rich.progress_bar import ProgressBar

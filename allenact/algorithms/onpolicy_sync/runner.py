@@ -307,9 +307,7 @@ class OnPolicyRunner:
             self._say_how_to_go_on()
             raise KeyboardInterrupt
         if self.newest_checkpoint is not None:
-            get_logger().info(
-                f"Training is complete. Checkpoints are in {self.checkpoint_dir()}, {self._other_output()}"
-            )
+            get_logger().info(f"Training is complete: {self._where_output_is()}")
         return (self.local_start_time_str, results) if collect_valid_results else self.local_start_time_str
 
     @property

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from allenact.testing.terminal import Terminal
 from allenact.utils.system import (
     HUMAN_LOG_LEVELS,
     ImportChecker,
@@ -46,14 +47,21 @@ def test_the_stream_is_looked_up_when_writing_and_printing_is_left_alone(monkeyp
 
 
 def test_colours_appear_on_a_terminal_only(monkeypatch):
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setattr(sys, "stderr", Terminal())
     get_logger().error("red")
-    assert sys.stderr.getvalue().startswith("\033[31m[")
+    assert sys.stderr.getvalue().startswith("\033[J\033[31m["), "room is made above a live block"
     assert "\033[0m red\t[" in sys.stderr.getvalue()
+
+
+@pytest.mark.parametrize(("name", "value", "code"), [("NO_COLOR", "1", "m"), ("TERM", "dumb", "J")])
+def test_terminals_whose_user_wants_no_colours_or_that_know_no_codes(monkeypatch, name, value, code):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    get_logger().error("plain")
+    assert not re.search(rf"\033\[\d*{code}", sys.stderr.getvalue())
 
 
 def test_levels_filter(capsys):
