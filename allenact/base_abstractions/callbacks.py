@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,14 +16,12 @@ class Callback:
 
     The three `on_*_log` hooks get the same keywords:
 
-    - metrics: in training, a list with one metrics dict for each finished task; in validation and testing,
-    the
+    - metrics: in training, a list with one metrics dict for each finished task; in validation and testing, the
       dict that is written to the metrics file (means, "training_steps", "tasks").
     - metric_means: TensorBoard tag -> mean, for everything in this log.
     - tasks_data: one dict for each finished task with the observations of `callback_sensors()` at its end.
     - step: environment steps taken in training, over all stages and workers.
-    - scalar_name_to_total_experiences_key: tag -> the tag of the experience counter that is its x-axis, for
-    losses
+    - scalar_name_to_total_experiences_key: tag -> the tag of the experience counter that is its x-axis, for losses
       and update scalars.
     - checkpoint_file_name: the checkpoint evaluated or just saved, or None.
     """
@@ -34,6 +33,24 @@ class Callback:
             name: "<experiment name>/<start time>".
             config: the experiment.
             mode: "train" or "test".
+            kwargs: reserved for later additions.
+        """
+
+    def on_start(self, *, output_dir: Path, metrics_dir: Path, description: Mapping[str, Any], **kwargs: Any) -> None:
+        """Called once, when everything has been checked and started, before the first log.
+
+        Args:
+            output_dir: root of all output.
+            metrics_dir: where the run puts its metrics files; it may not exist yet.
+            description: every setting of the run, as nested dicts and lists of plain values.
+            kwargs: reserved for later additions.
+        """
+
+    def on_end(self, *, failed: bool, **kwargs: Any) -> None:
+        """Called once, after the last log, if `on_start` was called.
+
+        Args:
+            failed: whether the run ends with an error. One that was stopped has not failed.
             kwargs: reserved for later additions.
         """
 

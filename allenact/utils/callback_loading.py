@@ -7,27 +7,34 @@ import inspect
 from typing import TYPE_CHECKING
 
 from allenact.base_abstractions.callbacks import Callback
-from allenact.errors import ExperimentConfigError
+from allenact.errors import ExperimentConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from allenact.base_abstractions.experiment_config import ExperimentConfig
+
+BUILT_IN = {"csv": "allenact.callbacks.csv_files", "wandb": "allenact.callbacks.weights_and_biases"}
+"""Callbacks that come with the package: name -> module."""
 
 
 def load_callbacks(specs: str | None, config: ExperimentConfig) -> list[Callback]:
     """Builds the callbacks of a run.
 
     Args:
-        specs: comma-separated; each names a method of the config without arguments that returns a Callback, or a
-            module (`a.b` or `a/b.py`) that defines one Callback class.
+        specs: comma-separated; each names a method of the config without arguments that returns a Callback, a
+            callback that comes with the package (`csv`, `wandb`), or a module (`a.b` or `a/b.py`) that defines one
+            Callback class.
         config: the experiment.
 
     Raises:
         ExperimentConfigError: one names no callback.
+        MissingExtraError: one needs a package that is not installed.
     """
     return [_load_callback(spec.strip(), config) for spec in (specs or "").split(",") if spec.strip()]
 
 
 def _load_callback(spec: str, config: ExperimentConfig) -> Callback:
+    if spec in BUILT_IN and not hasattr(config, spec):
+        spec = BUILT_IN[spec]
     if "." not in spec and "/" not in spec:
         make = getattr(config, spec, None)
         callback = make() if callable(make) else None
@@ -35,7 +42,9 @@ def _load_callback(spec: str, config: ExperimentConfig) -> Callback:
             raise ExperimentConfigError(
                 f'"{spec}" is no callback of the experiment.',
                 f"--callbacks {spec}",
-                "name a method of the experiment class that returns a Callback, or a module that defines one.",
+                did_you_mean(spec, BUILT_IN)
+                or "name a method of the experiment class that returns a Callback, a module that defines one, or one of"
+                f" {', '.join(BUILT_IN)}.",
             )
         return callback
     name = spec.removesuffix(".py").replace("/", ".")

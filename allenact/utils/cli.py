@@ -161,7 +161,13 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--collect_valid_results", action="store_true", help="write a JSON file for each validated checkpoint"
     )
-    group.add_argument("--callbacks", type=str, default="", help="comma-separated callbacks: method names or modules")
+    group.add_argument(
+        "--callbacks",
+        type=str,
+        default="",
+        help="comma-separated: csv (tables beside metrics.jsonl), wandb (Weights & Biases), or callbacks of your own:"
+        " method names of the experiment or modules",
+    )
 
 
 def _add_how_to_run(group: argparse._ArgumentGroup) -> None:

@@ -256,6 +256,7 @@ def test_flags_that_do_not_fit(flags, message, capsys):
 
 def test_unknown_callback(experiment, refused):
     assert '"no_such_method" is no callback of the experiment' in refused(experiment(), "--callbacks", "no_such_method")
+    assert 'did you mean "wandb"?' in refused(experiment(), "--callbacks", "csv,wanbd")
 
 
 def test_missing_extra_names_the_pip_command(experiment, refused, monkeypatch):

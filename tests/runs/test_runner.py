@@ -27,6 +27,12 @@ class Recorder(Callback):
     def setup(self, name, config, mode, **kwargs):
         self.calls.append(("setup", {"name": name, "config": config, "mode": mode}))
 
+    def on_start(self, **kwargs):
+        self.calls.append(("start", kwargs))
+
+    def on_end(self, **kwargs):
+        self.calls.append(("end", kwargs))
+
     def on_train_log(self, **kwargs):
         self.calls.append(("train", kwargs))
 
@@ -272,7 +278,14 @@ LOG_KEYWORDS = {
 
 def test_callbacks_are_set_up_first_and_told_where_the_sources_are(trained):
     recorder = trained.recorder
-    assert [name for name, _ in recorder.calls[:2]] == ["setup", "saved"]
+    assert [name for name, _ in recorder.calls[:3]] == ["setup", "saved", "start"]
+    (began,) = recorder.of("start")
+    assert (began["output_dir"], began["metrics_dir"]) == (
+        trained.folder,
+        trained.folder / "metrics" / "Toy" / trained.start,
+    )
+    assert began["description"]["tag"] == "Toy"
+    assert recorder.calls[-1] == ("end", {"failed": False})
     (setup,) = recorder.of("setup")
     assert setup["name"] == f"Toy/{trained.start}"
     assert setup["config"] is trained.runner.config
@@ -320,7 +333,7 @@ def test_callbacks_hear_of_validation(trained):
 
 def test_callbacks_hear_of_tests(tested):
     runner, results, recorder = tested
-    assert [name for name, _ in recorder.calls] == ["setup", "test", "test", "test"]
+    assert [name for name, _ in recorder.calls] == ["setup", "start", "test", "test", "test", "end"]
     (setup,) = recorder.of("setup")
     assert setup["mode"] == "test"
     assert setup["name"] == f"Toy/{runner.local_start_time_str}"

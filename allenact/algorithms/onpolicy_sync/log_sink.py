@@ -71,8 +71,15 @@ class LogSink:
         self._seconds_writing += time.monotonic() - began
         return results
 
-    def close(self) -> None:
-        """Flushes and closes all files."""
+    def close(self, failed: bool = False) -> None:
+        """Flushes and closes all files, and tells the callbacks that this is the end. The second time, nothing is done.
+
+        Args:
+            failed: whether the run ends with an error.
+        """
+        for callback in self.callbacks:
+            callback.on_end(failed=failed)
+        self.callbacks = ()
         if self.writer is not None:
             self.writer.close()
         if self._metrics_file is not None:

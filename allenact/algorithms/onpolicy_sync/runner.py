@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 from collections.abc import Sequence
 from functools import partial
 from multiprocessing.context import BaseContext
@@ -302,7 +303,7 @@ class OnPolicyRunner:
                     progress.close()
                 self._stop_workers()
                 if sink is not None:
-                    sink.close()
+                    sink.close(failed=isinstance(sys.exception(), Exception))  # not if it is just stopped
         if stop.requested:
             self._say_how_to_go_on()
             raise KeyboardInterrupt
@@ -350,6 +351,7 @@ class OnPolicyRunner:
                 callback.after_save_project_state(base_dir=str(folder))
         if collect_valid_results:
             write_json(self.paths.valid_metrics(start_time, 0), [])
+        self._start_callbacks(callbacks)
         writer = self._summary_writer(self.paths.train_tensorboard(start_time))
         if writer is not None:
             write_description(writer, describe_run(self.config, self.seed, self.loaded_config_src_files or {}))
@@ -426,6 +428,7 @@ class OnPolicyRunner:
                 ]
                 await_ready(testers, stop)
                 write_json(metrics_path, results)
+                self._start_callbacks(callbacks)
                 visualizer = None if self.disable_tensorboard else params.visualizer
                 brief = EvaluationProgress(len(checkpoints)) if self.live_progress and shows_progress() else None
                 writer = self._summary_writer(log_dir)
@@ -439,7 +442,7 @@ class OnPolicyRunner:
             finally:
                 self._stop_workers()
                 if sink is not None:
-                    sink.close()
+                    sink.close(failed=isinstance(sys.exception(), Exception))  # not if it is just stopped
         report.print()
         pictures = "" if self.disable_tensorboard else f", TensorBoard's files in {log_dir}"
         videos = self.paths.videos(self.local_start_time_str)
@@ -464,6 +467,13 @@ class OnPolicyRunner:
         for callback in callbacks:
             callback.setup(name=name, config=self.config, mode=self.mode)
         return callbacks
+
+    def _start_callbacks(self, callbacks: Sequence[Callback]) -> None:
+        if callbacks:
+            description = describe_run(self.config, self.seed, self.loaded_config_src_files or {})
+            metrics_dir = Path(self.metric_path(self.local_start_time_str))
+            for callback in callbacks:
+                callback.on_start(output_dir=self.paths.output_dir, metrics_dir=metrics_dir, description=description)
 
     def _worker_kwargs(self, callbacks: Sequence[Callback], max_sampler_processes: int | None) -> dict[str, Any]:
         sensors = [sensor for callback in callbacks for sensor in (callback.callback_sensors() or ())]

@@ -20,5 +20,7 @@ def test_every_hook_is_optional():
         )
         with pytest.raises(TypeError):
             hook(metrics=[])
+    callback.on_start(output_dir=None, metrics_dir=None, description={}, later_addition=1)
+    callback.on_end(failed=False, later_addition=1)
     callback.after_save_project_state("folder")
     assert callback.callback_sensors() is None
