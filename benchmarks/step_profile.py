@@ -49,7 +49,9 @@ class StepProfile:
         simulations.step = self.clocks.around("task", simulations.step)
         trainer.vector_tasks.step_batch = self.clocks.around("batch", trainer.vector_tasks.step_batch)
         make_policy = trainer.actor_critic.make_rollout_policy
-        trainer.actor_critic.make_rollout_policy = lambda: self.clocks.around("policy", make_policy())
+        trainer.actor_critic.make_rollout_policy = lambda num_steps: self.clocks.around(
+            "policy", make_policy(num_steps)
+        )
         storage = trainer.training_pipeline.rollout_storage
         storage.add_transition = self.clocks.around("storage", storage.add_transition)
 

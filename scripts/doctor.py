@@ -31,7 +31,7 @@ OPTIONAL = {
     "minigrid": 'pip install -e ".[minigrid]" for grid worlds',
 }
 ENOUGH_DISK_GB = 2.0
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,16 @@ import torch
 
 from allenact.utils.cores import usable_cores
 
-# Rows times parameters from which sharing a forward and backward pass among threads pays: about a millisecond of work.
-_WORTH_SHARING = 4_000_000
+_WORTH_A_THREAD = 4_000_000  # rows times parameters
 
 
-def threads_for(rows: float, parameters: int) -> int:
-    """Returns the number of threads for passing `rows` rows through a model with that many parameters."""
-    return usable_cores() if rows * parameters >= _WORTH_SHARING else 1
+def threads_for(rows: float, parameters: int, num_workers: int = 1) -> int:
+    """Returns the number of threads for passing `rows` rows through a model with that many parameters.
+
+    Each of `num_workers` workers gets its part of the cores at most.
+    """
+    wanted = max(1, int(rows * parameters / _WORTH_A_THREAD))
+    return min(wanted, max(1, usable_cores() // num_workers))
 
 
 @contextmanager

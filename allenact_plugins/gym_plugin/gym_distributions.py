@@ -22,10 +22,12 @@ class ActionNoise:
     the call costs more than the numbers.
 
     Args:
+        num_steps: T, how often `draw` will be called; no more is drawn than that.
         action_size: A.
     """
 
-    def __init__(self, action_size: int) -> None:
+    def __init__(self, num_steps: int, action_size: int) -> None:
+        self.steps_left = num_steps
         self.action_size = action_size
         self._steps: Iterator[np.ndarray] = iter(())
 
@@ -35,7 +37,9 @@ class ActionNoise:
             return noise
         # torch transforms normal numbers in groups of 16. A step that ends within a group has to be drawn by itself.
         aligned = num_samplers * self.action_size % 16 == 0
-        block = torch.empty(_NOISE_BLOCK if aligned else 1, num_samplers, self.action_size).normal_()  # [block, N, A]
+        count = min(_NOISE_BLOCK, self.steps_left) if aligned else 1
+        self.steps_left -= count
+        block = torch.empty(count, num_samplers, self.action_size).normal_()  # [count, N, A]
         self._steps = iter(block.numpy())
         return next(self._steps)
 

@@ -86,7 +86,7 @@ class MemorylessActorCritic(ActorCriticModel[GaussianDistr]):
         # The trainer looks for NaN once per rollout and update; torch would at every construction.
         return ActorCriticOutput(GaussianDistr(means, self.action_std, validate_args=False), values, {}), None
 
-    def make_rollout_policy(self) -> RolloutPolicy:
+    def make_rollout_policy(self, num_steps: int) -> RolloutPolicy:
         """Returns the actor as NumPy code, for the reasons given in `ActorCriticModel`.
 
         Raises:
@@ -97,7 +97,7 @@ class MemorylessActorCritic(ActorCriticModel[GaussianDistr]):
             raise NotImplementedError("only an actor of Linear and Tanh layers is known in NumPy")
         weights = [(layer.weight.detach().numpy().T, layer.bias.detach().numpy()) for layer in layers[::2]]
         std = self.action_std.numpy()[0]  # [1, A]
-        noise = ActionNoise(std.shape[-1])
+        noise = ActionNoise(num_steps, std.shape[-1])
 
         def policy(observations: dict[str, Any]) -> np.ndarray:
             x = observations[self.input_uuid]  # [N, O]

@@ -182,13 +182,13 @@ class NormalizedActorCritic(ActorCriticModel[JointGaussianDistr]):
             self.value_head.weight *= scale / new_scale
             self.value_head.bias.copy_((self.value_head.bias * scale + mean - moments.mean.float()) / new_scale)
 
-    def make_rollout_policy(self) -> RolloutPolicy:
+    def make_rollout_policy(self, num_steps: int) -> RolloutPolicy:
         """Returns the policy as NumPy code, for the reasons given in `ActorCriticModel`."""
         hidden = [_weights(layer) for layer in self.torso if isinstance(layer, nn.Linear)]
         head_weight, head_bias = _weights(self.mean_head)
         activation, clip = self._numpy_activation, self.observation_clip
         std = self.std().detach().numpy()  # [A]
-        noise = ActionNoise(len(std))
+        noise = ActionNoise(num_steps, len(std))
         moments = self.observation_moments
         if moments is not None:
             mean, scale = moments.mean.float().numpy(), moments.scale().numpy()  # [O] each

@@ -11,7 +11,7 @@ This tutorial needs the `box2d` extra:
 Train, watch and evaluate with
 
     PYTHONPATH=. python allenact/main.py gym_tutorial -b projects/tutorials \
-        -m 8 -o experiment_output -s 0 -e
+        -o experiment_output -s 0 -e
     tensorboard --logdir experiment_output
     PYTHONPATH=. python allenact/main.py gym_tutorial -b projects/tutorials \
         -m 1 -o experiment_output -s 0 -e \

@@ -12,10 +12,10 @@ It is the quickest way to see the whole framework at work. It needs the `minigri
 
 ## The three commands
 
-Train, with at most eight processes for the tasks (`-m`) and seed 12345 (`-s`):
+Train, with seed 12345 (`-s`) and as many processes for the tasks as there are cores (`-m` would say how many at most):
 
     PYTHONPATH=. python allenact/main.py minigrid_tutorial -b projects/tutorials \
-        -m 8 -o experiment_output/minigrid -s 12345
+        -o experiment_output/minigrid -s 12345
 
 Watch, while it trains:
 

@@ -10,7 +10,7 @@ Read `minigrid_tutorial.py` first; this file changes its task, its model and its
 It needs the `minigrid` extra too.
 
     PYTHONPATH=. python allenact/main.py minigrid_tutorial_conds -b projects/tutorials \
-        -m 8 -o experiment_output/minigrid -s 12345
+        -o experiment_output/minigrid -s 12345
 
 and, to see how well the *expert* does, with the agent only looking on:
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from allenact.algorithms.onpolicy_sync.deferred_collection import collect_deferred, deferrable_storage
+from allenact.algorithms.onpolicy_sync.deferred_collection import collect_deferred, deferred_policy
 from allenact.algorithms.onpolicy_sync.non_finite import explain_non_finite
 from allenact.utils import spaces_utils
 from allenact.utils.tensor_utils import add_step_dim, stack_observations, to_tensors
@@ -140,10 +140,10 @@ class RolloutCollector:
 
         steps = num_steps * self.vector_tasks.num_unpaused_tasks
         if self.choose_actions is sample_actions and self.preprocessors is None:
-            storage = deferrable_storage(self.actor_critic, storages)
-            if storage is not None:
+            deferred = deferred_policy(self.actor_critic, storages, num_steps)
+            if deferred is not None:
                 collect_deferred(
-                    self.actor_critic, storage, step_tasks, num_steps, bootstrap_truncated=bootstrap_truncated
+                    self.actor_critic, *deferred, step_tasks, num_steps, bootstrap_truncated=bootstrap_truncated
                 )
                 return steps
         for _ in range(num_steps):

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from allenact.algorithms.onpolicy_sync.non_finite import explain_non_finite
-from allenact.algorithms.onpolicy_sync.policy import ActorCriticModel
+from allenact.algorithms.onpolicy_sync.policy import ActorCriticModel, RolloutPolicy
 from allenact.algorithms.onpolicy_sync.storage import RolloutBlockStorage
 from allenact.base_abstractions.misc import ActorCriticOutput, Memory
 from allenact.utils import spaces_utils
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from allenact.base_abstractions.task_batch import StepBatch
 
 
-def deferrable_storage(
-    model: ActorCriticModel[Any], storages: Sequence[ExperienceStorage]
-) -> RolloutBlockStorage | None:
-    """Returns the only storage if `model` can act on observations alone and the storage takes the rest later.
+def deferred_policy(
+    model: ActorCriticModel[Any], storages: Sequence[ExperienceStorage], num_steps: int
+) -> tuple[RolloutPolicy, RolloutBlockStorage] | None:
+    """Returns how `model` acts on observations alone in the next `num_steps` steps, and the storage to fill.
 
-    A subclass that overrides `forward` but inherits `make_rollout_policy` may act differently in the two: it is run
-    in full at every step.
+    None if the model cannot, or if there is more than one storage or one of another kind. A subclass that overrides
+    `forward` but inherits `make_rollout_policy` may act differently in the two: it is run in full at every step.
     """
     storage = storages[0]
     if len(storages) != 1 or type(storage) is not RolloutBlockStorage or storage.device.type != "cpu":
@@ -43,14 +43,14 @@ def deferrable_storage(
     if definer["make_rollout_policy"] > definer["forward"]:
         return None
     try:
-        model.make_rollout_policy()
+        return model.make_rollout_policy(num_steps), storage
     except NotImplementedError:
         return None
-    return storage
 
 
 def collect_deferred(
     model: ActorCriticModel[Any],
+    policy: RolloutPolicy,
     storage: RolloutBlockStorage,
     step_tasks: Callable[[np.ndarray], StepBatch],
     num_steps: int,
@@ -60,14 +60,14 @@ def collect_deferred(
     """Takes `num_steps` steps and fills `storage`.
 
     Args:
-        model: acts on observations alone.
-        storage: what `deferrable_storage` returned, between two rollouts.
+        model: predicts values and log-probabilities at the end.
+        policy: acts; what `deferred_policy` returned for `num_steps` steps.
+        storage: likewise, between two rollouts.
         step_tasks: takes flat actions [N, A]; may raise to break off.
         num_steps: T.
         bootstrap_truncated: also store V(last observation) of episodes that a limit ended.
     """
     cut: list[tuple[int, int, Any]] = []  # row, sampler and last observation of episodes that a limit ended
-    policy = model.make_rollout_policy()
     for row in range(num_steps):
         actions = policy(storage.observation_row(row))  # [N, A]
         batch = step_tasks(actions)

@@ -14,6 +14,7 @@ from allenact.algorithms.onpolicy_sync.distributed import WorkerGroup
 from allenact.algorithms.onpolicy_sync.startup_checks import check_spaces, machine_params_of
 from allenact.algorithms.onpolicy_sync.tracking import Tracker
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import VectorTasks, make_vector_tasks
+from allenact.utils.cores import usable_cores
 from allenact.utils.seeding import set_deterministic_cudnn, set_seed, worker_seeds
 
 if TYPE_CHECKING:
@@ -113,10 +114,15 @@ class OnPolicyRLEngine:
                 backend=self.sampler_backend,
                 max_processes=self.max_sampler_processes,
                 callback_sensors=self.callback_sensors,
+                num_threads=self._batch_threads(),
             )
             check_spaces(self.actor_critic, self._vector_tasks, self.preprocessors)
             self.tracker.notes["samplers"] = f"{self.num_samplers} task samplers, {self._vector_tasks.description}"
         return self._vector_tasks
+
+    def _batch_threads(self) -> int:
+        """Returns the threads of a batch: this worker's part of the cores, but one beside training."""
+        return 1 if self.mode == VALID_MODE_STR else max(1, usable_cores() // self.num_workers)
 
     def _sampler_args(self) -> list[dict[str, Any]]:
         """Returns the keyword arguments of `make_sampler_fn` for each sampler of this worker."""

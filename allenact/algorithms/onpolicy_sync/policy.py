@@ -118,13 +118,16 @@ class ActorCriticModel(Generic[DistributionType], nn.Module, abc.ABC):
             layout of `memory`.
         """
 
-    def make_rollout_policy(self) -> RolloutPolicy:
+    def make_rollout_policy(self, num_steps: int) -> RolloutPolicy:
         """Returns a function that samples actions from observations alone, in NumPy: acting, and nothing else.
 
         To be implemented by models on the CPU without memory whose policy looks at nothing but the observations. It is
         called before each rollout, whose weights the function may take over; it draws its noise from torch's generator.
         `forward` must give the same distribution within rounding: values and log-probabilities of the rollout are
-        computed by it, in one pass when the rollout ends. For few samplers this costs a third of running `forward`.
+        computed by it, in one pass when the rollout ends.
+
+        Args:
+            num_steps: T, how often the function will be called.
 
         Raises:
             NotImplementedError: this model has to be run in full at every step.

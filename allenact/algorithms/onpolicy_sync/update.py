@@ -98,7 +98,8 @@ class PolicyUpdater:
         """Returns the number of threads that torch uses for a mini-batch of `stage`."""
         settings = stage.training_settings
         rows = (settings.num_steps or 0) * self.num_samplers / max(settings.num_mini_batch or 1, 1)
-        return threads_for(rows, sum(parameter.numel() for parameter in self.actor_critic.parameters()))
+        parameters = sum(parameter.numel() for parameter in self.actor_critic.parameters())
+        return threads_for(rows, parameters, self.workers.size)
 
     def update_component(
         self, stage: PipelineStage, component: StageComponent, storages: Mapping[str, ExperienceStorage]

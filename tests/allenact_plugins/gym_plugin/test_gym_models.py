@@ -112,8 +112,8 @@ def test_a_uuid_that_nobody_observes():
 def test_noise_is_what_torch_draws_step_by_step(samplers, size):
     """Also where a step's numbers are no multiple of the 16 that torch transforms together."""
     torch.manual_seed(3)
-    noise = ActionNoise(size)
-    drawn = np.stack([noise.draw(samplers) for _ in range(130)])
+    rollouts = [ActionNoise(100, size) for _ in range(2)]
+    drawn = np.stack([noise.draw(samplers) for noise in rollouts for _ in range(100)])
     torch.manual_seed(3)
-    expected = torch.stack([torch.empty(samplers, size).normal_() for _ in range(130)])
+    expected = torch.stack([torch.empty(samplers, size).normal_() for _ in range(200)])
     np.testing.assert_array_equal(drawn, expected.numpy())

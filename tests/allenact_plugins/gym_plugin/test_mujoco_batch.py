@@ -12,6 +12,7 @@ from allenact.errors import TaskError
 from allenact_plugins.gym_plugin.gym_sensors import GymMuJoCoSensor
 from allenact_plugins.gym_plugin.gym_tasks import GymContinuousTask, GymTaskSampler
 from allenact_plugins.gym_plugin.mujoco_batch import MuJoCoTaskBatch, batch_obstacle
+from allenact_plugins.gym_plugin.mujoco_tasks import MUJOCO_TASKS
 
 
 def samplers(env_id, count=4, first_seed=0, **kwargs):
@@ -43,6 +44,21 @@ def assert_same_step(one, other):
         np.testing.assert_equal(first, second, err_msg=field)
     assert one.observations["state"].dtype == other.observations["state"].dtype == np.float32
     assert one.rewards.dtype == other.rewards.dtype == np.float32
+
+
+WITH_CONTACT_FORCES = [env_id for env_id, task in MUJOCO_TASKS.items() if task.observes_contact_forces]
+
+
+@pytest.mark.parametrize(
+    ("env_id", "contact_forces"),
+    [*((env_id, "live") for env_id in MUJOCO_TASKS), *((env_id, "zero") for env_id in WITH_CONTACT_FORCES)],
+)
+def test_every_task_equals_its_serial_samplers(env_id, contact_forces):
+    kwargs = {"gym_env_kwargs": {"max_episode_steps": 17, "contact_forces": contact_forces}}
+    serial, batched = serial_tasks(env_id, **kwargs), batched_tasks(env_id, **kwargs)
+    np.testing.assert_equal(serial.observe(), batched.observe())
+    for _, actions in zip(range(40), actions_for(serial), strict=False):
+        assert_same_step(serial.step_batch(actions), batched.step_batch(actions))
 
 
 @pytest.mark.parametrize("num_threads", [1, 2])

@@ -44,13 +44,13 @@ def test_numpy_acts_like_torch(kwargs):
     net = model(**kwargs)
     show(net, torch.randn(30, 4, 5) * 3 + 1, torch.randn(30, 4, 1))
     states = torch.randn(1, 6, 5) * 4
-    policy = net.make_rollout_policy()
+    policy = net.make_rollout_policy(1)
     torch.manual_seed(1)
     actions = policy({"state": states[0].numpy()})  # [6, 2]
     assert actions.dtype == np.float32
     torch.manual_seed(1)
     distributions = call(net, states).distributions
-    expected = distributions.mode()[0] + torch.from_numpy(ActionNoise(2).draw(6)) * distributions.stddev[0]
+    expected = distributions.mode()[0] + torch.from_numpy(ActionNoise(1, 2).draw(6)) * distributions.stddev[0]
     np.testing.assert_allclose(actions, expected.detach(), rtol=1e-5, atol=1e-5)
 
 
@@ -98,7 +98,7 @@ def test_statistics_are_saved_and_stand_still_when_it_only_runs():
     for training in (True, False):
         net.train(training)
         call(net, torch.randn(3, 2, 5) + 9)
-        net.make_rollout_policy()({"state": np.ones((1, 5), np.float32)})
+        net.make_rollout_policy(1)({"state": np.ones((1, 5), np.float32)})
     assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
     other = model(initial_log_std=1.0)
     other.load_state_dict(state)

@@ -35,6 +35,8 @@ from allenact.utils.spaces_utils import flatdim, flatten, unflatten
 
 _KEPT_GROUPS_BYTES = 64 * 2**20  # size of a rollout up to which a copy cut into mini-batches is kept between passes
 
+Picked = dict[str, torch.Tensor]
+
 
 class RolloutBlockStorage(RolloutRows, RolloutStorage, MiniBatchStorageMixin):
     """Keeps one rollout; the attributes of `RolloutRows` show what has been collected.
@@ -57,7 +59,7 @@ class RolloutBlockStorage(RolloutRows, RolloutStorage, MiniBatchStorageMixin):
         self.action_space: Any = None
         self._first_memory = Memory()
         self._last_memory = Memory()
-        self._groups: dict[tuple[int, int], dict[str, Any]] = {}  # batches of the current rollout, by samplers
+        self._groups: dict[tuple[int, int], tuple[Picked, Picked]] = {}  # of the current rollout, by samplers
 
     # Coming into use
 
@@ -72,6 +74,7 @@ class RolloutBlockStorage(RolloutRows, RolloutStorage, MiniBatchStorageMixin):
         **kwargs: Any,
     ) -> None:
         """Forgets the rollout; `observations` become row 0, with mask 0, previous action 0 and memory 0."""
+        self._groups.clear()
         self.step, self.num_samplers, self.action_space = 0, num_samplers, action_space
         self._allocate(flatten_observations(observations), self._zero_actions())
         self._last_memory = self._zero_memory(recurrent_memory_specification)
@@ -143,12 +146,7 @@ class RolloutBlockStorage(RolloutRows, RolloutStorage, MiniBatchStorageMixin):
             self._grow(max(1, 2 * self.full_size))
         t = self.step
         flat = flatten_observations(observations)
-        if flat.keys() != self._observations.keys():
-            raise TaskError(
-                "the observations changed their names during a rollout.",
-                given=f"first {sorted(self._observations)}, after {t + 1} steps {sorted(flat)}",
-                do="let every sensor return an observation at every step.",
-            )
+        self._check_names(flat)
         for name, leaf in flat.items():
             write_row(self._observations[name], t + 1, leaf, name)
         self._write("masks", t + 1, masks)
@@ -166,6 +164,14 @@ class RolloutBlockStorage(RolloutRows, RolloutStorage, MiniBatchStorageMixin):
         self.step += 1
         self.total_experiences += self.num_samplers
 
+    def _check_names(self, flat: Mapping[str, Any]) -> None:
+        if flat.keys() != self._observations.keys():
+            raise TaskError(
+                "the observations changed their names during a rollout.",
+                given=f"first {sorted(self._observations)}, after {self.step + 1} steps {sorted(flat)}",
+                do="let every sensor return an observation at every step.",
+            )
+
     def add_transition(
         self, observations: Mapping[str, Any], actions: np.ndarray, rewards: np.ndarray, dones: np.ndarray
     ) -> None:
@@ -176,12 +182,17 @@ class RolloutBlockStorage(RolloutRows, RolloutStorage, MiniBatchStorageMixin):
             actions: [N, A] flattened.
             rewards: [N].
             dones: [N] whether `observations` are the first of an episode.
+
+        Raises:
+            TaskError: the observations have other names than the first ones, or an array another shape.
         """
         if self.step == self.full_size:
             self._grow(max(1, 2 * self.full_size))
-        t, rows = self.step, self._numpy_rows()
-        for name, leaf in flat_leaves(observations):
-            rows[name][t + 1] = leaf
+        t, (observation_rows, rows) = self.step, self._numpy_rows()
+        flat = dict(flat_leaves(observations))
+        self._check_names(flat)
+        for name, leaf in flat.items():
+            write_row(observation_rows[name], t + 1, leaf, name)
         rows["prev_actions"][t + 1] = actions
         rows["rewards"][t, :, 0] = rewards
         rows["masks"][t + 1, :, 0] = ~dones
@@ -190,8 +201,8 @@ class RolloutBlockStorage(RolloutRows, RolloutStorage, MiniBatchStorageMixin):
 
     def observation_row(self, step: int) -> dict[str, Any]:
         """Returns the nested observations of one step as NumPy arrays, leaves [N, O...]. CPU only."""
-        rows = self._numpy_rows()
-        return unflatten_observations({name: rows[name][step] for name in self._observations})
+        observations, _ = self._numpy_rows()
+        return unflatten_observations({name: rows[step] for name, rows in observations.items()})
 
     def rows_for_model(self) -> dict[str, Any]:
         """Returns the rollout as the model sees it: observations, prev_actions, masks and actions, [T, N, ...]."""
@@ -310,7 +321,8 @@ class RolloutBlockStorage(RolloutRows, RolloutStorage, MiniBatchStorageMixin):
                 replacement, leading dimensions [1, B]: to the model, one step of B samplers.
 
         Returns:
-            Batches with the keys that `AbstractActorCriticLoss` describes; tensors may be views of the storage.
+            Batches with the keys that `AbstractActorCriticLoss` describes. Tensors may be views of the storage, and
+            may come again in the next pass: they are not to be written into.
 
         Raises:
             ExperimentConfigError: there are fewer samplers (rows) than mini-batches, or steps are to be
@@ -345,38 +357,46 @@ class RolloutBlockStorage(RolloutRows, RolloutStorage, MiniBatchStorageMixin):
             memory = Memory()
             for key, (tensor, dim) in self._first_memory.items():
                 memory.check_append(key, tensor[(slice(None),) * dim + (slice(*group),)].clone(), dim)
-            yield {**self._group(group), "memory": memory}
+            yield self._batch(*self._group(group), memory)
 
-    def _group(self, group: tuple[int, int]) -> dict[str, Any]:
-        """Returns the batch of the samplers from `group[0]` to `group[1]`, without memory; small ones are kept."""
-        if group in self._groups:
-            return self._groups[group]
-        batch = self._batch(partial(_take_samplers, group=slice(*group)))
-        if self.nbytes <= _KEPT_GROUPS_BYTES:
-            self._groups[group] = batch
-        return batch
+    def _group(self, group: tuple[int, int]) -> tuple[Picked, Picked]:
+        """Returns what belongs to the samplers from `group[0]` to `group[1]`; small copies are kept."""
+        picked = self._groups.get(group)
+        if picked is None:
+            picked = self._pick(partial(_take_samplers, group=slice(*group)))
+            if self.nbytes <= _KEPT_GROUPS_BYTES:
+                self._groups[group] = picked
+        return picked
 
     def _batches_of_steps(self, num_mini_batch: int) -> Iterator[dict[str, Any]]:
         order = torch.randperm(self.step * self.num_samplers).to(self.device)  # [T * N]
         for picked in order.tensor_split(num_mini_batch):
-            yield {**self._batch(partial(_take_steps, picked=picked)), "memory": Memory()}
+            yield self._batch(*self._pick(partial(_take_steps, picked=picked)), Memory())
 
-    def _batch(self, pick: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, Any]:
-        """Returns a batch of what `pick` takes out of [T, N, ...], without the memory."""
-        masks = pick(self.masks[:-1])
+    def _pick(self, pick: Callable[[torch.Tensor], torch.Tensor]) -> tuple[Picked, Picked]:
+        """Returns what `pick` takes out of the observations (by flat name) and out of all else, [T, N, ...] each."""
+        rows = {
+            "actions": self.actions,
+            "prev_actions": self.prev_actions[:-1],
+            "values": self.value_preds[:-1],
+            "returns": self.returns[:-1],
+            "masks": self.masks[:-1],
+            "old_action_log_probs": self.action_log_probs,
+            "adv_targ": self._targets["advantages"],
+            "norm_adv_targ": self._targets["norm_advantages"],
+        }
+        observations = {name: pick(leaf[: self.step]) for name, leaf in self._observations.items()}
+        return observations, {name: pick(tensor) for name, tensor in rows.items()}
+
+    def _batch(self, observations: Picked, rows: Picked, memory: Memory) -> dict[str, Any]:
+        """Returns a batch with dicts of its own, which a loss may change."""
         return {
-            "observations": unflatten_observations(
-                {name: pick(rows[: self.step]) for name, rows in self._observations.items()}
-            ),
-            "actions": unflatten(self.action_space, pick(self.actions)),
-            "prev_actions": unflatten(self.action_space, pick(self.prev_actions[:-1])),
-            "values": pick(self.value_preds[:-1]),
-            "returns": pick(self.returns[:-1]),
-            "masks": masks,
-            "old_action_log_probs": pick(self.action_log_probs),
-            "adv_targ": pick(self._targets["advantages"]),
-            "norm_adv_targ": pick(self._targets["norm_advantages"]),
-            "bsize": masks.numel(),
+            **rows,
+            "observations": unflatten_observations(observations),
+            "actions": unflatten(self.action_space, rows["actions"]),
+            "prev_actions": unflatten(self.action_space, rows["prev_actions"]),
+            "memory": memory,
+            "bsize": rows["masks"].numel(),
         }
 
     def after_updates(self, **kwargs: Any) -> None:

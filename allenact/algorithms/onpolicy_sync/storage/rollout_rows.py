@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +38,7 @@ class RolloutRows:
         self.device = torch.device("cpu")
         self._observations: dict[str, torch.Tensor] = {}  # flat name -> [full_size + 1, N, O...]
         self._rows: dict[str, torch.Tensor] = {}  # name -> [full_size + 1, N, ...]
-        self._views: dict[str, np.ndarray] | None = None  # of the tensors above, where they are on the CPU
+        self._views: tuple[dict[str, np.ndarray], dict[str, np.ndarray]] | None = None  # of both, on the CPU
         self._targets: dict[str, torch.Tensor] = {}  # returns [T+1, N, 1], (norm_)advantages [T, N, 1]
 
     def _allocate(self, observations: Mapping[str, torch.Tensor], zero_actions: torch.Tensor | None) -> None:
@@ -67,10 +68,11 @@ class RolloutRows:
             self._rows[name] = self._new_rows(value)
         write_row(self._rows[name], index, value, name)
 
-    def _numpy_rows(self) -> dict[str, np.ndarray]:
-        """Returns all rows as NumPy arrays that share their memory; writing one row into those costs less."""
+    def _numpy_rows(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Returns observations and other rows as arrays that share their memory, in which writing a row costs less."""
         if self._views is None:
-            self._views = {name: rows.numpy() for name, rows in (self._rows | self._observations).items()}
+            observations = {name: rows.numpy() for name, rows in self._observations.items()}
+            self._views = observations, {name: rows.numpy() for name, rows in self._rows.items()}
         return self._views
 
     def _grow(self, num_steps: int) -> None:
@@ -94,7 +96,8 @@ class RolloutRows:
     @property
     def nbytes(self) -> int:
         """Bytes of all rows, in use or not, and of the targets."""
-        return sum(rows.nbytes for rows in (self._observations | self._rows | self._targets).values())
+        groups = (self._observations, self._rows, self._targets)
+        return sum(rows.nbytes for group in groups for rows in group.values())
 
     def _carried_over(self, step: int) -> dict[str, dict[str, torch.Tensor]]:
         """Returns views [N, ...] of the row that a rollout starting at `step` would have as row 0."""
@@ -154,7 +157,7 @@ class RolloutRows:
         return self._targets["returns"]
 
 
-def write_row(rows: torch.Tensor, index: int, value: torch.Tensor, name: str) -> None:
+def write_row(rows: torch.Tensor | np.ndarray, index: int, value: Any, name: str) -> None:
     """Copies `value` into one row; without this check a wrong shape would be broadcast in silence."""
     if value.shape != rows.shape[1:]:
         raise TaskError(

@@ -63,28 +63,26 @@ def make_vector_tasks(
             f"backend={backend!r}",
             f"use one of {', '.join(BACKENDS)}.",
         )
-    if backend == "serial" or not sampler_fn_args:
-        return SingleProcessVectorSampledTasks(
-            make_sampler_fn, sampler_fn_args, callback_sensors, action_space=action_space
-        )
     why_not_batched = ""
-    if backend != "process":
+    tasks: VectorTasks | None = None
+    if backend in ("auto", "batched") and sampler_fn_args:
         answer = _try_batch(make_sampler_fn, sampler_fn_args, action_space, callback_sensors, num_threads)
         if isinstance(answer, VectorTasks):
-            return answer
-        why_not_batched = answer
-    if backend == "batched":
+            tasks = answer
+        else:
+            why_not_batched = answer
+    if backend == "batched" and why_not_batched:
         raise ExperimentConfigError(
             f"these task samplers cannot be stepped as a batch: {why_not_batched}.",
             'sampler backend "batched"',
             'use the backend "auto", "process" or "serial".',
         )
-    tasks: VectorTasks
-    if backend == "auto" and min(max_processes or usable_cores(), len(sampler_fn_args)) == 1:
+    num_processes = min(max_processes or usable_cores(), len(sampler_fn_args))
+    if tasks is None and (backend == "serial" or num_processes == 0 or (backend == "auto" and num_processes == 1)):
         tasks = SingleProcessVectorSampledTasks(
             make_sampler_fn, sampler_fn_args, callback_sensors, action_space=action_space
         )
-    else:
+    if tasks is None:
         tasks = VectorSampledTasks(
             make_sampler_fn,
             sampler_fn_args,
@@ -96,9 +94,19 @@ def make_vector_tasks(
             action_space=action_space,
             should_log=False,
         )
-    if why_not_batched:
-        tasks.description += f"; not batched: {why_not_batched}"
+    tasks.description += f"; {_why(backend, tasks, why_not_batched)}"
     return tasks
+
+
+def _why(asked: str, tasks: VectorTasks, why_not_batched: str) -> str:
+    """Returns which backend steps the tasks, and why that one."""
+    if asked != "auto":
+        return f"backend {asked}, as asked"
+    if isinstance(tasks, BatchedVectorTasks):
+        return "backend batched, the fastest, because these samplers offer it"
+    if isinstance(tasks, VectorSampledTasks):
+        return f"backend process, not batched because {why_not_batched}"
+    return f"backend serial, because there would be one process only; not batched because {why_not_batched}"
 
 
 def _try_batch(

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from allenact.algorithms.onpolicy_sync.collection import RolloutCollector
-from allenact.algorithms.onpolicy_sync.deferred_collection import deferrable_storage
+from allenact.algorithms.onpolicy_sync.deferred_collection import deferred_policy
 from allenact.algorithms.onpolicy_sync.storage import RolloutBlockStorage
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import make_vector_tasks
 from allenact.base_abstractions.sensor import SensorSuite
@@ -21,20 +21,21 @@ class InFullAtEveryStep(MemorylessActorCritic):
         return super().forward(*args, **kwargs)
 
 
-def collect(model_class, bootstrap_truncated):
+def collect(model_class, bootstrap_truncated, samplers=3, steps=17):
     torch.manual_seed(3)
     model = model_class("toy", PushRightTask.lower_action_space, SensorSuite(SENSORS).observation_spaces)
-    args = [{"task_class": PushRightTask, "seed": seed, "max_steps": 5} for seed in range(3)]
+    args = [{"task_class": PushRightTask, "seed": seed, "max_steps": 5} for seed in range(samplers)]
     with make_vector_tasks(
         ToyTaskSampler, args, action_space=PushRightTask.lower_action_space, backend="serial"
     ) as tasks:
         storage = RolloutBlockStorage()
-        storage.reserve(17)
+        storage.reserve(steps)
         collector = RolloutCollector(model, tasks, torch.device("cpu"))
         collector.initialize([storage])
         rollouts = []
         for _ in range(2):
-            assert collector.collect(storage, [storage], 17, bootstrap_truncated=bootstrap_truncated) == 51
+            taken = collector.collect(storage, [storage], steps, bootstrap_truncated=bootstrap_truncated)
+            assert taken == steps * samplers
             storage.before_updates(next_value=collector.next_value(storage), use_gae=True, gamma=0.9, tau=0.95)
             names = ("rewards", "masks", "actions", "prev_actions", "action_log_probs", "value_preds", "returns")
             rollout = {name: getattr(storage, name).clone() for name in names}
@@ -44,14 +45,15 @@ def collect(model_class, bootstrap_truncated):
         return (
             rollouts,
             [(e.sampler, e.metrics) for e in collector.pop_episodes()],
-            deferrable_storage(model, [storage]),
+            deferred_policy(model, [storage], 5),
         )
 
 
 @pytest.mark.parametrize("bootstrap_truncated", [False, True])
-def test_deferred_equals_full(bootstrap_truncated):
-    full, full_episodes, full_defers = collect(InFullAtEveryStep, bootstrap_truncated)
-    deferred, deferred_episodes, defers = collect(MemorylessActorCritic, bootstrap_truncated)
+@pytest.mark.parametrize(("samplers", "steps"), [(3, 17), (16, 70)])  # noise step by step, and for many steps at once
+def test_deferred_equals_full(bootstrap_truncated, samplers, steps):
+    full, full_episodes, full_defers = collect(InFullAtEveryStep, bootstrap_truncated, samplers, steps)
+    deferred, deferred_episodes, defers = collect(MemorylessActorCritic, bootstrap_truncated, samplers, steps)
     assert full_defers is None
     assert defers is not None
     assert full_episodes
@@ -68,7 +70,7 @@ def test_deferred_equals_full(bootstrap_truncated):
 def test_an_actor_of_another_kind_is_run_in_full():
     model = MemorylessActorCritic("toy", PushRightTask.lower_action_space, SensorSuite(SENSORS).observation_spaces)
     model.actor[1] = torch.nn.ReLU()
-    assert deferrable_storage(model, [RolloutBlockStorage()]) is None
+    assert deferred_policy(model, [RolloutBlockStorage()], 5) is None
 
 
 def test_truncation_values_change_the_returns():
@@ -79,9 +81,9 @@ def test_truncation_values_change_the_returns():
 
 def test_several_storages_are_filled_in_full():
     model = MemorylessActorCritic("toy", PushRightTask.lower_action_space, SensorSuite(SENSORS).observation_spaces)
-    assert deferrable_storage(model, [RolloutBlockStorage(), RolloutBlockStorage()]) is None
+    assert deferred_policy(model, [RolloutBlockStorage(), RolloutBlockStorage()], 5) is None
 
     class Watching(RolloutBlockStorage):
         """Would not see the predictions of each step."""
 
-    assert deferrable_storage(model, [Watching()]) is None
+    assert deferred_policy(model, [Watching()], 5) is None

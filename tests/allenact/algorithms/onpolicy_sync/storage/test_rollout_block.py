@@ -466,3 +466,39 @@ def test_initialize_again_forgets_the_rollout():
     assert torch.equal(storage.masks, torch.zeros(1, 4, 1))
     assert torch.equal(storage.agent_input_for_next_step()["observations"]["body"]["position"][0], marks(9, 4, 3))
     assert torch.equal(storage.prev_actions, torch.zeros(1, 4, 2))
+
+
+@pytest.mark.parametrize("name", ["rewards", "masks", "prev_actions"])
+def test_observations_may_have_the_names_of_other_rows(name):
+    storage = RolloutBlockStorage()
+    storage.initialize(observations={name: torch.zeros(2, 3)}, num_samplers=2, action_space=BOX)
+    seen = np.arange(6, dtype=np.float32).reshape(2, 3)
+    storage.add_transition({name: seen}, np.ones((2, 2), np.float32), np.full(2, 7, np.float32), np.zeros(2, bool))
+    np.testing.assert_array_equal(storage.observations.tensor(name)[1], seen)
+    assert storage.rewards.flatten().tolist() == [7, 7]
+    assert storage.masks[1].flatten().tolist() == [1, 1]
+    assert storage.actions.flatten().tolist() == [1] * 4
+
+
+@pytest.mark.parametrize(
+    ("observations", "message"),
+    [
+        ({"state": np.zeros((2, 1), np.float32)}, 'the shape of "state"'),
+        ({}, "changed their names"),
+        ({"state": np.zeros((2, 3), np.float32), "more": np.zeros(2)}, "changed their names"),
+    ],
+)
+def test_a_transition_of_another_shape_or_name_is_refused(observations, message):
+    storage = RolloutBlockStorage()
+    storage.initialize(observations={"state": torch.zeros(2, 3)}, num_samplers=2, action_space=BOX)
+    with pytest.raises(TaskError, match=message):
+        storage.add_transition(observations, np.ones((2, 2)), np.zeros(2), np.zeros(2, bool))
+
+
+def test_a_loss_may_change_the_dicts_of_its_batch():
+    storage = new_storage()
+    fill(storage, steps=3)
+    (batch,) = storage.batched_experience_generator(1)
+    del batch["observations"]["body"]["position"], batch["actions"]
+    (again,) = storage.batched_experience_generator(1)
+    assert_batch_is_consistent(again, storage)

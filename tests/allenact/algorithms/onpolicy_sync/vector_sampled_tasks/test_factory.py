@@ -161,15 +161,33 @@ def test_processes_are_not_more_than_cores(monkeypatch):
     with make(plain, 3) as tasks:
         assert "stepped in 2 worker processes" in tasks.description
     with make(BatchSampler, 3) as tasks:
-        assert tasks.description == "a loop on 2 threads"
+        assert tasks.description.startswith("a loop on 2 threads;")
     with make(BatchSampler, 3, num_threads=7) as tasks:
-        assert tasks.description == "a loop on 7 threads"
+        assert tasks.description.startswith("a loop on 7 threads;")
+
+
+@pytest.mark.parametrize(
+    ("sampler_class", "options", "said"),
+    [
+        (BatchSampler, {}, "; backend batched, the fastest, because these samplers offer it"),
+        (BatchSampler, {"backend": "serial"}, "; backend serial, as asked"),
+        (plain, {"max_processes": 2}, "; backend process, not batched because ToyTaskSampler offers no batch"),
+        (
+            plain,
+            {"max_processes": 1},
+            "because there would be one process only; not batched because ToyTaskSampler offers no batch",
+        ),
+    ],
+)
+def test_the_description_says_which_backend_and_why(sampler_class, options, said):
+    with make(sampler_class, 3, **options) as tasks:
+        assert tasks.description.endswith(said)
 
 
 def test_a_batch_that_declines_says_so():
     with make(args={"max_steps": 11}, max_processes=2) as tasks:
         assert type(tasks) is VectorSampledTasks
-        assert tasks.description.endswith("not batched: BatchSampler offers no batch for them")
+        assert tasks.description.endswith("not batched because BatchSampler offers no batch for them")
     with pytest.raises(ExperimentConfigError, match="cannot be stepped as a batch: BatchSampler"):
         make(args={"max_steps": 11}, backend="batched")
     with pytest.raises(ExperimentConfigError, match="ToyTaskSampler offers no batch"):
