@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from allenact.algorithms.onpolicy_sync.tracking import LogPackage
     from allenact.pipeline.pipeline import TrainingPipeline
 
-_REFRESH_S = 0.5  # the block is drawn at most this often; a drawing takes about two milliseconds
+_REFRESH_S = 0.25  # the block is drawn at most this often; a drawing takes about two milliseconds
 _LOGS_OF_RATE = 10  # steps per second and the time left are means over so many logs
 _LOGS_OF_TREND = 20
 _SHOWN_FIRST = ("reward", "ep_length", "success")
@@ -99,12 +99,12 @@ class TrainingProgress:
             reward = metrics.get("reward")
             if reward is not None and (self._best is None or reward > self._best[0]):
                 self._best = reward, package.training_steps
-        self.refresh(now=True)
+        self.refresh()
 
     def saved(self, checkpoint: Path) -> None:
         """Takes up that a checkpoint has been written."""
         self._checkpoint = step_from_checkpoint(str(checkpoint)), checkpoint.name
-        self.refresh(now=True)
+        self.refresh()
 
     def refresh(self, now: bool = False) -> None:
         """Draws the block if the last drawing is long enough ago, or in any case `now`; nothing before `begin`."""

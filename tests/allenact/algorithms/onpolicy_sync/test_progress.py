@@ -138,8 +138,8 @@ def test_it_is_not_drawn_too_often(follow, terminal, clock):
     progress, log = follow(1000)
     log(100)
     before = terminal.getvalue()
-    for _ in range(10):
-        clock.now += 0.04
+    for steps in range(101, 111):
+        log(steps, seconds=0.02)
         progress.refresh()
     assert terminal.getvalue() == before
     clock.now += 0.2
@@ -159,16 +159,18 @@ def test_the_last_state_stays(follow, terminal):
     assert terminal.lines[-1] == "a prompt", "nothing is drawn any more"
 
 
-def test_no_line_is_wider_than_the_terminal(follow, terminal, monkeypatch):
+def test_no_line_is_wider_than_the_terminal(follow, terminal, clock, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     progress, log = follow(1000)
     log(100, reward=1.0)
+    clock.now += 1
     progress.saved(Path("exp_" + "long" * 20 + "__stage_00__steps_000000000100.pt"))
     assert max(len(line) for line in terminal.lines) <= 39
 
 
-def test_it_takes_the_place_of_the_lines(follow, terminal, caplog):
+def test_it_takes_the_place_of_the_lines(follow, terminal, clock, caplog):
     progress, _ = follow(1000)
+    clock.now += 1
     package = LogPackage(
         mode="train", training_steps=64, storage_experiences={}, metrics=[{"reward": 1.5, "ep_length": 4}]
     )
