@@ -21,7 +21,17 @@ from allenact.utils.cores import usable_cores
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-PACKAGES = ("allenact-gym", "torch", "numpy", "mujoco", "gymnasium", "Box2D", "stable-baselines3", "envpool")
+PACKAGES = (
+    "allenact-gym",
+    "torch",
+    "numpy",
+    "mujoco",
+    "gymnasium",
+    "Box2D",
+    "stable-baselines3",
+    "envpool",
+    "rl-games",
+)
 
 Measurement = dict[str, float]  # what is measured -> its value, as one turn of one contestant gives it
 

@@ -1,4 +1,4 @@
-"""The same training in other libraries: Stable-Baselines3, and a plain PPO loop on EnvPool.
+"""The same training in other libraries: Stable-Baselines3, rl_games, and a plain PPO loop on EnvPool.
 
     pip install -r benchmarks/requirements-peers.txt
     python -m benchmarks.peers                                        # the Ant tutorial
@@ -17,6 +17,7 @@ import multiprocessing
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
@@ -35,12 +36,22 @@ from benchmarks.common import (
     write_result,
 )
 from benchmarks.plain_ppo import PlainPPO
+from benchmarks.rl_games_ppo import RLGames
 from benchmarks.workloads import EXPERIMENTS, Size, Training, has_physics
+from projects.gym_baselines.experiments.mujoco.gym_mujoco_ant_ppo import GymMuJoCoAntModernConfig
 from projects.tutorials.gym_mujoco_tutorial import GymMuJoCoTutorialExperimentConfig
 
 REQUIREMENTS = "benchmarks/requirements-peers.txt"
 NO_CONTACT_FORCES = "ours, no contact forces"
-COMPARED_WITH = {"EnvPool, 27 entries": NO_CONTACT_FORCES}  # the others: with the first of ours
+MODERN, MODERN_NO_CONTACT_FORCES = "ours, modern recipe", "ours, modern recipe, no contact forces"
+COMPARED_WITH = {  # the others: with the first of ours
+    "EnvPool, 27 entries": NO_CONTACT_FORCES,
+    "rl_games": MODERN,
+    "rl_games, compiled": MODERN,
+    "rl_games, 27 entries": MODERN_NO_CONTACT_FORCES,
+    "rl_games, 27 entries, compiled": MODERN_NO_CONTACT_FORCES,
+}
+PACKAGES = ("stable_baselines3", "envpool", "rl_games")
 WHAT = ("collect", "whole")
 GYMNASIUM: dict[str, tuple[str, dict[str, Any]]] = {
     "Ant": ("Ant-v4", {"use_contact_forces": True}),
@@ -158,26 +169,41 @@ def _take_turns(pipe: Connection, make: Callable[[], Any]) -> None:
             pipe.send(contestant())
 
 
-class AntWithoutContactForces(GymMuJoCoTutorialExperimentConfig):
-    """The Ant tutorial with zeros where contact forces are observed, which then need not be computed."""
+class NoContactForces:
+    """An Ant experiment with zeros where contact forces are observed, which then need not be computed."""
 
     @classmethod
-    def make_sampler_fn(cls, **kwargs: Any) -> TaskSampler:
-        """The tutorial's, with another environment."""
-        return GymTaskSampler(gym_env_type="Ant-v2", gym_env_kwargs={"contact_forces": "zero"}, **kwargs)
+    def make_sampler_fn(cls, gym_env_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> TaskSampler:
+        """The experiment's, with another environment."""
+        options = {**(gym_env_kwargs or {}), "contact_forces": "zero"}
+        return GymTaskSampler(gym_env_type="Ant-v2", gym_env_kwargs=options, **kwargs)
+
+
+class AntWithoutContactForces(NoContactForces, GymMuJoCoTutorialExperimentConfig):
+    """The Ant tutorial without contact forces."""
+
+
+class ModernAntWithoutContactForces(NoContactForces, GymMuJoCoAntModernConfig):
+    """The modern recipe for Ant without contact forces."""
 
 
 def contestants(task: str, size: Size, seconds: float) -> dict[str, Callable[[], Any]]:
     """Returns name -> how to build it, ours first, of all that can run here."""
-    ours: dict[str, tuple[Callable[[], ExperimentConfig], str]] = {
-        f"ours ({backend})": (EXPERIMENTS[task], backend)
+    ours: dict[str, tuple[Callable[[], ExperimentConfig], str, Size]] = {
+        f"ours ({backend})": (EXPERIMENTS[task], backend, size)
         for backend in (("batched",) if has_physics(task) else ("process", "serial"))
     }
     if task == "Ant":
-        ours[NO_CONTACT_FORCES] = (AntWithoutContactForces, "batched")
+        model = {"hidden_sizes": size.hidden} if size.hidden else {}
+        modern = partial(GymMuJoCoAntModernConfig, model=model)
+        ours[NO_CONTACT_FORCES] = (AntWithoutContactForces, "batched", size)
+        ours[MODERN] = (modern, "batched", size)
+        ours[MODERN_NO_CONTACT_FORCES] = (partial(ModernAntWithoutContactForces, model=model), "batched", size)
+        halved = replace(size, mini_batch_rows=max(1, size.mini_batch_rows // 2))
+        ours[f"{MODERN}, halved mini-batches"] = (modern, "batched", halved)
     makers: dict[str, Callable[[], Any]] = {
-        name: partial(Training, experiment, size, backend, seconds, name)
-        for name, (experiment, backend) in ours.items()
+        name: partial(Training, experiment, its_size, backend, seconds, name)
+        for name, (experiment, backend, its_size) in ours.items()
     }
     if importlib.util.find_spec("stable_baselines3") is not None:
         for name, subprocesses in {"SB3 DummyVecEnv": False, "SB3 SubprocVecEnv": True}.items():
@@ -187,6 +213,10 @@ def contestants(task: str, size: Size, seconds: float) -> dict[str, Callable[[],
         if task == "Ant":
             name = "EnvPool, 27 entries"
             makers[name] = partial(PlainPPO, "Ant without contact forces", size, seconds, name)
+    if task == "Ant" and all(importlib.util.find_spec(package) is not None for package in ("envpool", "rl_games")):
+        for name, environment in {"rl_games": "Ant", "rl_games, 27 entries": "Ant without contact forces"}.items():
+            for label, compiled in {name: False, f"{name}, compiled": True}.items():
+                makers[label] = partial(RLGames, environment, size, seconds, compiled, label)
     return makers
 
 
@@ -202,16 +232,17 @@ def comparisons(names: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 def main(args: Sequence[str] | None = None) -> None:
     options = parse(args)
-    missing = [name for name in ("stable_baselines3", "envpool") if importlib.util.find_spec(name) is None]
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         print(f"not installed: {', '.join(missing)}. Install with: pip install -r {REQUIREMENTS}")
-    if len(missing) == 2:
+    if {"stable_baselines3", "envpool"} <= set(missing):
         raise SystemExit("There is nobody to compare with.")
     hidden = tuple(options.hidden)
     size = Size(options.samplers, options.rollout_rows, options.mini_batch_rows, options.passes, hidden)
     result = record("peers", args, {"rounds": options.rounds, "seconds": options.seconds})
     for task in options.tasks:
-        makers = contestants(task, size, options.seconds)
+        everybody = contestants(task, size, options.seconds)
+        makers = {name: make for name, make in everybody.items() if name.startswith(tuple(options.who))}
         with ExitStack() as stack:
             players = [stack.enter_context(closing(OwnProcess(make))) for make in makers.values()]
             series = interleave(players, options.rounds)
@@ -223,7 +254,10 @@ def main(args: Sequence[str] | None = None) -> None:
             "passes": size.passes,
             "hidden": list(hidden),
             "steps_per_second": series,
-            "ratios": paired_ratios(series, comparisons(list(makers))),
+            "ratios": paired_ratios(
+                series,
+                {name: pair for name, pair in comparisons(list(everybody)).items() if set(pair) <= series.keys()},
+            ),
         }
         result["rows"].append(row)
         write_result(result, options.results, options.name)
@@ -235,6 +269,7 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__.splitlines()[0] if __doc__ else "", formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--tasks", nargs="+", choices=GYMNASIUM, default=["Ant"])
+    parser.add_argument("--who", nargs="+", default=[""], help="beginnings of the names of the contestants; all")
     parser.add_argument("--samplers", type=int, default=8, help="number of samplers, N")
     parser.add_argument("--rollout_rows", type=int, default=16384, help="environment steps of a rollout, T * N")
     parser.add_argument("--mini_batch_rows", type=int, default=4096, help="environment steps of a mini-batch")

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from benchmarks import peers, startup, tables, throughput, update_speed
+from benchmarks import peers, rl_games_ppo, startup, tables, throughput, update_speed
 from benchmarks.common import RESULTS, interleave, paired_ratios
 from benchmarks.workloads import Size
 
@@ -94,6 +94,42 @@ def test_each_peer_is_compared_with_the_ant_that_sees_the_same():
     assert pairs["EnvPool whole"] == ("ours (batched) whole", "EnvPool whole")
     assert pairs["EnvPool, 27 entries whole"] == ("ours, no contact forces whole", "EnvPool, 27 entries whole")
     assert not [label for label in pairs if label.startswith("ours")]
+
+
+def test_rl_games_is_compared_with_the_recipe_that_has_its_normalisations(monkeypatch):
+    monkeypatch.setattr(peers.importlib.util, "find_spec", lambda name: name)  # all are installed
+    size = Size(64, rollout_rows=4096, mini_batch_rows=2048, passes=4, hidden=(256, 128, 64))
+    makers = peers.contestants("Ant", size, seconds=1.0)
+    pairs = peers.comparisons(list(makers))
+    for suffix in ("", ", compiled"):
+        assert pairs[f"rl_games{suffix} whole"][0] == "ours, modern recipe whole"
+        assert pairs[f"rl_games, 27 entries{suffix} whole"][0] == "ours, modern recipe, no contact forces whole"
+    assert {reference.removesuffix(" whole").removesuffix(" collect") for reference, _ in pairs.values()} < set(makers)
+    experiment, its_size, *_ = makers["ours, modern recipe, halved mini-batches"].args
+    assert (its_size.num_samplers, its_size.num_steps, its_size.num_mini_batch, its_size.passes) == (64, 64, 4, 4)
+    settings = experiment().training_pipeline().training_settings  # which is what the recipe itself says
+    assert (settings.num_steps, settings.num_mini_batch, settings.update_repeats) == (64, 4, 4)
+
+
+def test_rl_games_has_its_own_settings_for_ant():
+    size = Size(64, rollout_rows=4096, mini_batch_rows=2048, passes=4, hidden=(256, 128, 64))
+    given = rl_games_ppo.parameters("Ant without contact forces", size, "folder")
+    config = given["config"]
+    assert (config["num_actors"], config["horizon_length"], config["minibatch_size"], config["mini_epochs"]) == (
+        64,
+        64,
+        2048,
+        4,
+    )
+    assert given["network"]["mlp"]["units"] == [256, 128, 64]
+    assert config["env_config"]["env_name"] == "Ant-v4"
+
+
+def test_ant_without_contact_forces_keeps_the_other_options_of_its_experiment():
+    experiment = peers.ModernAntWithoutContactForces()
+    sampler = experiment.make_sampler_fn(**experiment.train_task_sampler_args(0, 1, seeds=[0]))
+    assert sampler.gym_env_kwargs == {"unit_actions": True, "contact_forces": "zero"}
+    sampler.close()
 
 
 def test_memory_of_this_process():
