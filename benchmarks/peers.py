@@ -243,6 +243,8 @@ def main(args: Sequence[str] | None = None) -> None:
     for task in options.tasks:
         everybody = contestants(task, size, options.seconds)
         makers = {name: make for name, make in everybody.items() if name.startswith(tuple(options.who))}
+        if not makers:
+            raise SystemExit(f"Nobody is called {' or '.join(options.who)}; there are: {'; '.join(everybody)}.")
         with ExitStack() as stack:
             players = [stack.enter_context(closing(OwnProcess(make))) for make in makers.values()]
             series = interleave(players, options.rounds)
