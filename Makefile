@@ -14,7 +14,7 @@ CANDIDATES := $(PYTHON) python3.11 python3.12 python3.13 python3 python
 
 export PYTHONPATH := .
 
-.PHONY: train demo test check lint test-learning test-browser tutorials format clean setup
+.PHONY: train demo test check lint test-learning test-browser test-faults tutorials format clean setup
 .DEFAULT_GOAL := train
 
 train: setup
@@ -41,6 +41,10 @@ test-learning: setup
 test-browser: setup
 	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e ".[browser]"
 	$(VENV)/bin/python -m pytest -q -rs -m browser
+
+# Injects every fault that docs/reliability.md speaks of, prints what happened, and renews the table there.
+test-faults: setup
+	FAULT_TABLE=docs/reliability.md $(VENV)/bin/python -m pytest -q -m faults
 
 tutorials: setup
 	$(VENV)/bin/python scripts/literate.py

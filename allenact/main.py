@@ -122,6 +122,8 @@ def _train(runner: OnPolicyRunner, args: argparse.Namespace) -> None:
             valid_on_initial_weights=args.valid_on_initial_weights,
             try_restart_after_task_error=args.enable_crash_recovery,
             save_ckpt_at_every_host=args.save_ckpt_at_every_host,
+            resume=args.resume,
+            keep_checkpoints=args.keep_checkpoints,
         )
     except KeyboardInterrupt:
         if (newest := runner.newest_checkpoint) is not None:

@@ -4,11 +4,14 @@ import os
 
 os.environ.setdefault("MPLBACKEND", "agg")
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+
+BEGIN, END = "<!-- faults: make test-faults -->", "<!-- end of faults -->"
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +37,33 @@ def assert_same_state(a: Any, b: Any, path: str = "state") -> None:
         np.testing.assert_array_equal(a, b, err_msg=path)
     else:
         assert a == b, path
+
+
+# Each test marked `faults(fault, outcome, lost)` becomes a line of a table. FAULT_TABLE=FILE also puts it into FILE.
+_faults: list[tuple[str, str, float, str]] = []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    marker = item.get_closest_marker("faults")
+    if marker is not None and report.when == "call" and not report.skipped:
+        fault, outcome, lost = marker.args
+        variant = f" ({item.callspec.id})" if hasattr(item, "callspec") else ""
+        seconds = dict(item.user_properties).get("seconds", report.duration)
+        _faults.append((fault + variant, outcome if report.passed else "**TEST FAILED**", seconds, lost))
+    return report
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if not _faults or config.option.markexpr != "faults":
+        return
+    rows = [f"| {fault} | {outcome} | {seconds:.1f} | {lost} |" for fault, outcome, seconds, lost in _faults]
+    table = "\n".join(["| fault | what happens | seconds | lost |", "|---|---|---|---|", *rows])
+    terminalreporter.write_line("\n" + table)
+    if path := os.environ.get("FAULT_TABLE"):
+        before, _, rest = Path(path).read_text().partition(BEGIN)
+        Path(path).write_text(before + BEGIN + "\n" + table + "\n" + END + rest.partition(END)[2])
 
 
 @pytest.fixture

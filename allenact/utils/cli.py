@@ -21,7 +21,7 @@ class _Parser(argparse.ArgumentParser):
     """Answers a wrong command line with what is wrong, not with all that would be right."""
 
     def error(self, message: str) -> NoReturn:
-        unknown = message.removeprefix("unrecognized arguments: ").split()[0].split("=")[0]
+        unknown = message.removeprefix("unrecognized arguments: ").strip().partition(" ")[0].partition("=")[0]
         flags = [flag for action in self._actions for flag in action.option_strings]
         hint = did_you_mean(unknown, flags) if message.startswith("unrecognized") else ""
         self.exit(2, f"{self.prog}: {message}\n  do:    {hint or f'{self.prog} --help lists all flags.'}\n")
@@ -94,7 +94,14 @@ def _add_what_to_run(group: argparse._ArgumentGroup) -> None:
         "--checkpoint",
         type=str,
         default=None,
-        help="training: the file to resume from; with --eval: a file, a folder or a glob of checkpoints to test",
+        help="training: the file to go on from, in new folders; with --eval: a file, a folder or a glob of"
+        " checkpoints to test",
+    )
+    group.add_argument(
+        "--resume",
+        action="store_true",
+        help="training: go on with the newest run of this experiment in --output_dir (of this seed, if one is given),"
+        " from its newest good checkpoint and in its folders; start a run if there is none",
     )
     group.add_argument(
         "-r",
@@ -160,6 +167,12 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
     group.add_argument("-a", "--disable_config_saving", action="store_true", help="do not write used_configs")
     group.add_argument(
         "--collect_valid_results", action="store_true", help="write a JSON file for each validated checkpoint"
+    )
+    group.add_argument(
+        "--keep_checkpoints",
+        type=_positive_int,
+        default=None,
+        help="keep this many of the newest checkpoints, and the one with the best validation reward; none: all",
     )
     group.add_argument(
         "--callbacks",
@@ -237,6 +250,8 @@ def get_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error("--infer_output_dir works only with --eval and --save_dir_fmt nested")
     if args.restart_pipeline and args.checkpoint is None:
         parser.error("--restart_pipeline needs --checkpoint: the file whose weights to start from")
+    if args.resume and (args.eval or args.checkpoint is not None):
+        parser.error("--resume finds its checkpoint itself: use it without --checkpoint and --eval")
     if args.machine_id < 0:
         parser.error(f"--machine_id needs a whole number of at least 0, got {args.machine_id}")
     if args.test_expert:

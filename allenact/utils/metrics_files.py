@@ -112,7 +112,11 @@ def read_runs(path: Path) -> list[RunMetrics]:
             f"pass the output folder of a training run; it holds metrics/TAG/START/{FILE_NAME}.",
         )
     return [
-        RunMetrics(_tag(parts[0][0]), tuple(file for file, _ in parts), tuple(_join([rows for _, rows in parts])))
+        RunMetrics(
+            _tag(parts[0][0]),
+            tuple(file for file, _ in parts),
+            tuple(_join([part for _, rows in parts for part in _parts(rows)])),
+        )
         for parts in runs
     ]
 
@@ -174,9 +178,22 @@ def _join(parts: Sequence[list[dict[str, Any]]]) -> list[dict[str, Any]]:
         joined = [row for row in joined if row["training_steps"] < first]
         steps = max((row["training_steps"] for row in joined if row["mode"] == "train"), default=0)
         start = rows[0]["wall_time"] - _seconds_to_first_log(rows, first - steps)
-        joined += [{**row, "seconds": seconds + row["wall_time"] - start} for row in rows]
+        joined += [{**row, "seconds": seconds + row.get("elapsed_time", row["wall_time"] - start)} for row in rows]
         seconds = joined[-1]["seconds"]
     return joined
+
+
+def _parts(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Cuts the rows of a file where `--resume` went on with it: there `elapsed_time` begins anew."""
+    parts: list[list[dict[str, Any]]] = []
+    last = float("inf")
+    for row in rows:
+        elapsed = row.get("elapsed_time", last)
+        if not parts or elapsed < last:
+            parts.append([])
+        parts[-1].append(row)
+        last = elapsed
+    return parts
 
 
 def _seconds_to_first_log(rows: Sequence[dict[str, Any]], steps: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,13 @@ class SummaryWriter(TorchSummaryWriter):
     def __init__(self, *args: Any, videos_dir: Path | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.videos_dir = videos_dir
+
+    def _get_file_writer(self) -> Any:
+        """Returns the writer of the event file; a new one if somebody has removed the folder."""
+        current: Any = self.file_writer
+        if current is not None and not os.path.isdir(self.log_dir):
+            self.close()
+        return super()._get_file_writer()
 
     def add_summary(self, summary: Any, global_step: int | None = None) -> None:
         """Writes a summary that was made elsewhere."""

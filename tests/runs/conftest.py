@@ -9,6 +9,7 @@ import torch
 
 from allenact.algorithms.onpolicy_sync.checkpointing import CheckpointStore
 from allenact.algorithms.onpolicy_sync.engine import OnPolicyTrainer
+from allenact.algorithms.onpolicy_sync.runner import OnPolicyRunner
 from allenact.algorithms.onpolicy_sync.tracking import LogPackage
 
 
@@ -36,11 +37,19 @@ def train(tmp_path):
     number = 0
 
     def run(
-        config, *, checkpoint=None, seed=7, backend="serial", stop_after=None, stop_after_mini_batches=None, **kwargs
+        config,
+        *,
+        checkpoint=None,
+        seed=7,
+        backend="serial",
+        stop_after=None,
+        stop_after_mini_batches=None,
+        packages=None,
+        **kwargs,
     ) -> Run:
         nonlocal number
         number += 1
-        result = Run(None)
+        result = Run(None, packages=[] if packages is None else packages)
 
         def send(message):
             if isinstance(message, Path):
@@ -95,3 +104,21 @@ def _stop_after_mini_batches(trainer: OnPolicyTrainer, count: int) -> None:
         return step(*args, **kwargs)
 
     trainer.optimizer.step = step_and_stop
+
+
+@pytest.fixture(scope="session")
+def start():
+    """A function that runs an experiment in processes of its own, with validation, and returns its start time."""
+
+    def run(config, output, seed=3, backend="serial", **kwargs):
+        with OnPolicyRunner(
+            config,
+            output_dir=output,
+            loaded_config_src_files=None,
+            seed=seed,
+            multiprocessing_start_method="fork",
+            sampler_backend=backend,
+        ) as runner:
+            return runner.start_train(**kwargs)
+
+    return run

@@ -175,6 +175,7 @@ def endless(folder):
             process.wait()
 
 
+@pytest.mark.faults("signal to the whole group", "stops, status 130, saves first", "nothing")
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_stopping_saves_and_leaves_nothing_behind(number, folder, endless):
     process = endless("TRAIN:")
@@ -191,6 +192,7 @@ def test_stopping_saves_and_leaves_nothing_behind(number, folder, endless):
 
 
 @pytest.mark.slow
+@pytest.mark.faults("runner killed (SIGKILL)", "all its processes end within 10 s", "what was not logged yet")
 def test_nothing_survives_the_runner(endless):
     process = endless("VALID:", save_interval=64)
     descendants = children_of(process)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import io
 import math
 import os
 import pickle
@@ -11,22 +12,23 @@ import re
 import tempfile
 import warnings
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import ZipFile, is_zipfile
 
 import numpy as np
 import torch
 
 from allenact.errors import CheckpointError, did_you_mean
 from allenact.pipeline.schedules import LinearDecay, MultiLinearDecay
+from allenact.utils.files import write_whole
 from allenact.utils.system import get_logger
 from allenact.utils.wandb_checkpoints import PREFIX as WANDB_PREFIX
 from allenact.utils.wandb_checkpoints import download_checkpoint_from_wandb
 
 FORMAT_VERSION = 1
-_TEMPORARY_SUFFIX = ".incomplete"
 _EXACT_PARTS = ("rng_state", "sampler_states", "storage_states", "stream_memory", "tracker_state")
 
 
@@ -128,27 +130,21 @@ class CheckpointStore:
 
     def save(self, state: TrainingState, path: Path) -> None:
         """Writes a checkpoint to `path`, whole or not at all."""
-        _write_whole(state.to_file_contents(), path)
+        write_whole(_to_bytes(state.to_file_contents()), path)
 
 
 def save_weights(state: TrainingState, path: Path) -> None:
     """Writes the part of a checkpoint that can be evaluated, or trained anew from with `--restart_pipeline`."""
     whole = state.to_file_contents()
     kept = ("model_state_dict", "total_steps", "trainer_seed", "format_version")
-    _write_whole({**{key: whole[key] for key in kept}, "library_versions": state.library_versions}, path)
+    contents = {**{key: whole[key] for key in kept}, "library_versions": state.library_versions}
+    write_whole(_to_bytes(contents), path)
 
 
-def _write_whole(contents: dict[str, Any], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + _TEMPORARY_SUFFIX)
-    try:
-        with open(temporary, "wb") as file:
-            torch.save(contents, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _to_bytes(contents: dict[str, Any]) -> memoryview:
+    data = io.BytesIO()  # in memory, so that whatever fails while a file is written is the disk
+    torch.save(contents, data)
+    return data.getbuffer()
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> TrainingState:
@@ -179,17 +175,10 @@ def load_checkpoint(path: str | os.PathLike[str]) -> TrainingState:
     known += [rebuild_array, rebuild_scalar]
     known += [(rebuild_array, "numpy.core.multiarray._reconstruct"), (rebuild_scalar, "numpy.core.multiarray.scalar")]
     try:
+        _check_sums(path)
         with torch.serialization.safe_globals(known):
             contents = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        RuntimeError,
-        EOFError,
-        BadZipFile,
-        pickle.UnpicklingError,
-        OSError,
-        KeyError,
-        ValueError,
-    ) as error:
+    except Exception as error:  # what readers raise on damaged bytes has no end: ValueError, zlib.error, ...
         # The messages of unpickling advise to read the file unsafely, which nobody should.
         is_unpickling = isinstance(error, pickle.UnpicklingError) or not str(error)
         reason = type(error).__name__ if is_unpickling else str(error).splitlines()[0]
@@ -199,6 +188,34 @@ def load_checkpoint(path: str | os.PathLike[str]) -> TrainingState:
             "use another checkpoint of the run.",
         ) from error
     return TrainingState.from_file_contents(contents, path)
+
+
+def _check_sums(path: str) -> None:
+    """Compares every part of a checkpoint with the CRC-32 that `torch.save` has written beside it.
+
+    `torch.load` does not, so that a flipped bit would become a wrong weight.
+
+    Raises:
+        ValueError: they differ. (Files too damaged to have parts raise other errors, here or in `torch.load`.)
+    """
+    if not is_zipfile(path):
+        return  # cut off, or in the format before torch 1.6
+    with ZipFile(path) as parts:
+        damaged = parts.testzip()
+    if damaged is not None:
+        raise ValueError(f"the checksum of its part {damaged} is wrong")
+
+
+def newest_good_checkpoint(files: Sequence[str]) -> str | None:
+    """Returns the last of some checkpoints, ordered by steps, that can be read; warns of those that cannot."""
+    for path in reversed(files):
+        try:
+            load_checkpoint(path)
+        except CheckpointError as error:
+            get_logger().warning(f"A checkpoint is skipped: {error.given}")
+            continue
+        return path
+    return None
 
 
 def load_model_weights(model: torch.nn.Module, state: TrainingState, source: str) -> None:
@@ -225,12 +242,26 @@ def load_model_weights(model: torch.nn.Module, state: TrainingState, source: str
 
 def step_from_checkpoint(path: str) -> int:
     """Returns the environment steps of a checkpoint: from its file name, else (with a warning) from its contents."""
+    steps = _steps_in_name(path)
+    if steps is not None:
+        return steps
+    get_logger().warning(f"The file name of {path} does not tell its number of steps; the file is read to find out.")
+    return load_checkpoint(path).total_steps
+
+
+def _steps_in_name(path: str) -> int | None:
     for part in os.path.basename(path).split("__"):
         match = re.search(r"steps_(?:.*_)?(\d+)", part.split(".")[0])
         if match:
             return int(match.group(1))
-    get_logger().warning(f"The file name of {path} does not tell its number of steps; the file is read to find out.")
-    return load_checkpoint(path).total_steps
+    return None
+
+
+def checkpoints_in(folder: Path) -> list[str]:
+    """Returns the checkpoints in a folder whose names tell their environment steps, ordered by them."""
+    steps = {str(file): _steps_in_name(str(file)) for file in folder.glob("*.pt")}
+    known = [(count, file) for file, count in steps.items() if count is not None]
+    return [file for _, file in sorted(known)]
 
 
 def find_checkpoints(path_or_pattern: str, approx_step_interval: float | None = None) -> list[str]:
@@ -286,7 +317,13 @@ def one_checkpoint(path_or_pattern: str) -> str:
             f"--checkpoint {path_or_pattern}, which matches {len(files)} files",
             f"pass one of them, for example the newest: {files[-1]}",
         )
-    load_checkpoint(files[0])
+    try:
+        load_checkpoint(files[0])
+    except CheckpointError as error:
+        good = newest_good_checkpoint([file for file in checkpoints_in(Path(files[0]).parent) if file != files[0]])
+        if good is None:
+            raise
+        raise CheckpointError(error.what, error.given, f"use the newest good one beside it: {good}") from error
     return files[0]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from allenact.algorithms.onpolicy_sync.deferred_collection import collect_deferred, deferred_policy
-from allenact.algorithms.onpolicy_sync.non_finite import explain_non_finite
+from allenact.algorithms.onpolicy_sync.non_finite import explain_non_finite, require_finite_rewards
 from allenact.utils import spaces_utils
 from allenact.utils.tensor_utils import add_step_dim, stack_observations, to_tensors
 
@@ -118,7 +118,7 @@ class RolloutCollector:
 
         Raises:
             StopRequested: between two steps, if asked to stop.
-            NonFiniteError: an observation is NaN or infinite.
+            NonFiniteError: an observation or a reward is NaN or infinite.
             NotImplementedError: a sampler ran out of tasks, which training cannot handle.
         """
         tell_model = getattr(self.actor_critic, "sampler_select", None)  # models may keep a state per sampler
@@ -132,6 +132,7 @@ class RolloutCollector:
                     f"Task sampler {batch.exhausted[0]} ran out of tasks during training. Training needs samplers"
                     " without an end: leave max_tasks unset in train_task_sampler_args."
                 )
+            require_finite_rewards(batch.rewards)
             self._episodes.extend(batch.episodes)
             if tell_model is not None:
                 tell_model(list(range(len(batch.rewards))))
@@ -191,10 +192,16 @@ class RolloutCollector:
                 **extra,
             )
 
+    def _ask_model(self, **inputs: Any) -> tuple[ActorCriticOutput[Any], Memory | None]:
+        try:
+            return self.actor_critic(**inputs)
+        except ValueError as error:  # how torch's distributions answer NaN parameters
+            raise explain_non_finite(inputs["observations"], self.actor_critic, str(error)) from error
+
     @torch.no_grad()
     def next_value(self, rollout_storage: RolloutStorage) -> torch.Tensor:
         """Returns V of the observation after the last step, `[N, 1]`."""
-        output, _ = self.actor_critic(**rollout_storage.agent_input_for_next_step())
+        output, _ = self._ask_model(**rollout_storage.agent_input_for_next_step())
         return output.values[0].detach()
 
     @torch.no_grad()
@@ -203,7 +210,7 @@ class RolloutCollector:
         cut = sorted(batch.final_observations)
         observations = self.to_model_inputs(stack_observations([batch.final_observations[i] for i in cut]))
         actions = decision.flat_actions[cut].unsqueeze(0)  # [1, n, A]
-        output, _ = self.actor_critic(
+        output, _ = self._ask_model(
             observations=add_step_dim(observations),
             memory=None if decision.memory is None else decision.memory.sampler_select(cut),
             prev_actions=spaces_utils.unflatten(self.actor_critic.action_space, actions),

@@ -22,7 +22,7 @@ from allenact.algorithms.onpolicy_sync.engine_base import (
     OnPolicyRLEngine,
 )
 from allenact.algorithms.onpolicy_sync.inference_engine import OnPolicyInference
-from allenact.algorithms.onpolicy_sync.resume import Boundary, capture_state, reseed, restore_state
+from allenact.algorithms.onpolicy_sync.resume import Boundary, reseed, restore_state, save_boundary
 from allenact.algorithms.onpolicy_sync.startup_checks import describe_training
 from allenact.algorithms.onpolicy_sync.storage import RolloutBlockStorage
 from allenact.algorithms.onpolicy_sync.teacher import Teacher
@@ -35,6 +35,7 @@ from allenact.utils.timing import Timer
 
 if TYPE_CHECKING:
     from allenact.algorithms.onpolicy_sync.storage import ExperienceStorage
+    from allenact.algorithms.onpolicy_sync.update import ComponentUpdate
     from allenact.base_abstractions.experiment_config import ExperimentConfig
     from allenact.pipeline.stage import PipelineStage
 
@@ -46,6 +47,9 @@ __all__ = [
     "OnPolicyRLEngine",
     "OnPolicyTrainer",
 ]
+
+MOST_SAMPLER_RESTARTS = 10
+"""Crashes of task samplers that a run survives, if it is to survive them; the next one ends it."""
 
 # Updates longer than this are broken off when the run is to stop; the weights are then those from before the update.
 _LONG_UPDATE_S = 2.0
@@ -59,7 +63,7 @@ class OnPolicyTrainer(OnPolicyRLEngine):
         checkpoints: where checkpoints are written, None to write none.
         send: takes a LogPackage, or the path of a checkpoint that was just written.
         save_ckpt_after_every_pipeline_stage: also save at the end of each stage.
-        try_restart_after_task_error: restart crashed samplers once in each rollout.
+        try_restart_after_task_error: restart crashed samplers, once in each rollout and `MOST_SAMPLER_RESTARTS` times.
         **engine_kwargs: see OnPolicyRLEngine.
     """
 
@@ -106,6 +110,7 @@ class OnPolicyTrainer(OnPolicyRLEngine):
         self.storages_in_use: dict[str, ExperienceStorage] = {}
         self.boundary: Boundary | None = None  # what to go back to if the current rollout or update is broken off
         self.warned_about_unsaved_state = False
+        self.restarts = self.dropped_episodes = 0  # after crashes of samplers
         self.experiences_seen: dict[
             str, int
         ] = {}  # by storage uuid, of this worker, already in the pipeline's counters
@@ -168,8 +173,11 @@ class OnPolicyTrainer(OnPolicyRLEngine):
         try:
             self.run_pipeline(valid_on_initial_weights)
         except StopRequested:
-            self.save_checkpoint()
+            self.save_checkpoint(is_last=True)
             return False
+        except Exception:
+            self.save_what_is_left()
+            raise
         return True
 
     def run_pipeline(self, valid_on_initial_weights: bool = False) -> None:
@@ -188,8 +196,7 @@ class OnPolicyTrainer(OnPolicyRLEngine):
             with self.timer("returns"):
                 self.prepare_updates(stage, storages)
             with self.timer("update"):
-                updates = self.updater.update(stage, storages)
-                self.update_statistics(storages)
+                updates = self.update(stage, storages)
             for storage in storages.values():
                 storage.after_updates()
 
@@ -209,7 +216,7 @@ class OnPolicyTrainer(OnPolicyRLEngine):
                 self.log(with_checkpoint=will_save)
             if will_save:  # after the log, so that a resumed run does not log the same again
                 with self.timer("save"):
-                    self.save_checkpoint()
+                    self.save_checkpoint(is_last=pipeline.current_stage is None)
 
     def enter_stage(self, stage: PipelineStage) -> dict[str, ExperienceStorage]:
         """Returns the storages of `stage`; those that enter use begin with the current observations."""
@@ -286,7 +293,7 @@ class OnPolicyTrainer(OnPolicyRLEngine):
         try:
             return play(self.collector)
         except TaskWorkerError as error:
-            if not self.try_restart_after_task_error:
+            if not self.try_restart_after_task_error or self.restarts >= MOST_SAMPLER_RESTARTS:
                 raise
             get_logger().warning(f"Task samplers are restarted and this rollout begins anew: {error}")
         self._restart_samplers(storages)
@@ -294,6 +301,8 @@ class OnPolicyTrainer(OnPolicyRLEngine):
 
     def _restart_samplers(self, storages: dict[str, ExperienceStorage]) -> None:
         """Replaces the task samplers by new ones, on new tasks; what the rollout had gathered is dropped."""
+        self.restarts += 1
+        self.dropped_episodes += self.num_samplers
         self.vector_tasks.close()
         self._vector_tasks = self._collector = None
         self.vector_tasks.set_seeds(worker_seeds(self.num_samplers, None))
@@ -319,6 +328,14 @@ class OnPolicyTrainer(OnPolicyRLEngine):
                 tau=settings.gae_lambda,
                 adv_stats_callback=self.workers.advantage_stats,
             )
+
+    def update(self, stage: PipelineStage, storages: dict[str, ExperienceStorage]) -> list[ComponentUpdate]:
+        """Learns from the rollout."""
+        if self.boundary is not None and self.boundary.weights is None:
+            self.boundary = None  # an update that is begun cannot be gone back from without the weights of before
+        updates = self.updater.update(stage, storages)
+        self.update_statistics(storages)
+        return updates
 
     def update_statistics(self, storages: dict[str, ExperienceStorage]) -> None:
         """Shows the model the whole rollout, for the running statistics that it may keep."""
@@ -377,6 +394,11 @@ class OnPolicyTrainer(OnPolicyRLEngine):
         pipeline = self.training_pipeline
         checkpoint = self.checkpoint_path() if with_checkpoint else None
         self.last_log = pipeline.total_steps
+        if self.updater.skipped:
+            self.tracker.add_scalar("train-misc/skipped_mini_batches", self.updater.skipped)
+        if self.restarts:
+            self.tracker.add_scalar("train-misc/sampler_restarts", self.restarts)
+            self.tracker.add_scalar("train-misc/dropped_episodes", self.dropped_episodes)
         self.send(
             self.tracker.pop(
                 training_steps=pipeline.total_steps,
@@ -408,15 +430,21 @@ class OnPolicyTrainer(OnPolicyRLEngine):
             return None
         return self.checkpoints.path(self.stage_index or 0, self.training_pipeline.total_steps)
 
-    def save_checkpoint(self) -> None:
-        """Writes a checkpoint of the last boundary between two rollouts and announces it."""
-        if self.checkpoints is None:
+    def save_checkpoint(self, is_last: bool = False) -> None:
+        """Writes a checkpoint of the last boundary between two rollouts and announces it; see `save_boundary`."""
+        if self.checkpoints is not None:
+            path = save_boundary(self, self.checkpoints, is_last)
+            if path is not None:
+                self.send(path)
+
+    def save_what_is_left(self) -> None:
+        """Saves where training was before the rollout that has just failed; says so if it cannot."""
+        if self.boundary is None or self.boundary.total_steps <= self.last_save:
             return
-        boundary = self.boundary or Boundary.of(self)
-        path = self.checkpoints.path(boundary.stage_index, boundary.total_steps)
-        self.checkpoints.save(capture_state(self, boundary), path)
-        self.last_save = boundary.total_steps
-        self.send(path)
+        try:
+            self.save_checkpoint(is_last=True)
+        except Exception as error:  # the failure that led here is what has to be reported
+            get_logger().warning(f"Nothing could be saved after the failure: {error}")
 
     def load_checkpoint(self, path: str, restart_pipeline: bool = False) -> None:
         """Continues from a checkpoint, exactly if it holds all that is needed.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,11 +44,9 @@ class LogSink:
         self.writer = writer
         self.visualizer = visualizer
         self.progress = progress
-        self._metrics_file = None
-        if metrics_file is not None:
-            metrics_file.parent.mkdir(parents=True, exist_ok=True)
-            self._metrics_file = open(metrics_file, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
-        self._started = self._last_train_time = time.time()
+        self._metrics_file = metrics_file
+        self._warned: set[str] = set()
+        self._started = self._last_train_time = time.monotonic()
         self._seconds_writing = 0.0  # since the last training log
         self._last_train: LogPackage | None = None
 
@@ -64,8 +63,9 @@ class LogSink:
             self.progress.logged(package, means)
         else:
             self._write_console(package, means)
-        self._write_metrics_line(package, means)
-        self._write_tensorboard(package, means, x_axis)
+        self._try("the metrics file", partial(self._write_metrics_line, package, means))
+        if not self._try("TensorBoard's files", partial(self._write_tensorboard, package, means, x_axis)):
+            self.writer = None  # its thread has ended; a resumed run has a new one
         results = self._results(package, means)
         self._tell_callbacks(package, means, x_axis, results)
         self._seconds_writing += time.monotonic() - began
@@ -81,10 +81,19 @@ class LogSink:
             callback.on_end(failed=failed)
         self.callbacks = ()
         if self.writer is not None:
-            self.writer.close()
-        if self._metrics_file is not None:
-            self._metrics_file.close()
-            self._metrics_file = None
+            self._try("TensorBoard's files", self.writer.close)
+            self.writer = None
+
+    def _try(self, what: str, write: Callable[[], None]) -> bool:
+        """Writes what training does not depend on; says once if that fails, and returns whether it went well."""
+        try:
+            write()
+        except OSError as error:
+            if what not in self._warned:
+                get_logger().warning(f"Training goes on, but {what} cannot be written: {error}")
+            self._warned.add(what)
+            return False
+        return True
 
     # What a package says
 
@@ -111,7 +120,7 @@ class LogSink:
 
     def _rates(self, package: LogPackage, x_axis: dict[str, str]) -> dict[str, float]:
         """Returns steps and experiences per second since the previous training log; none for the first."""
-        now, last = time.time(), self._last_train
+        now, last = time.monotonic(), self._last_train
         elapsed = max(now - self._last_train_time, 1e-9)
         self._last_train, self._last_train_time = package, now
         if last is None or last.training_steps <= 0:
@@ -147,7 +156,7 @@ class LogSink:
             if not is_counter and not tag.endswith("-misc/approx_eps"):
                 words.append(f"{key} {means[tag]:.3g}")
         if package.mode == "train":
-            words.append(f"elapsed_time {time.time() - self._started:.3g}s")
+            words.append(f"elapsed_time {time.monotonic() - self._started:.3g}s")
             if "train-misc/approx_fps" in means:
                 words.append(f"approx_fps {means['train-misc/approx_fps']:.3g}")
             for component, storage in package.component_storage.items():
@@ -166,11 +175,12 @@ class LogSink:
             "mode": package.mode,
             "training_steps": package.training_steps,
             "wall_time": time.time(),
-            "elapsed_time": time.time() - self._started,
+            "elapsed_time": time.monotonic() - self._started,
             **means,
         }
-        self._metrics_file.write(json.dumps(line, cls=NumpyJSONEncoder) + "\n")
-        self._metrics_file.flush()
+        self._metrics_file.parent.mkdir(parents=True, exist_ok=True)  # somebody may have removed the output folder
+        with open(self._metrics_file, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line, cls=NumpyJSONEncoder) + "\n")
 
     def _write_tensorboard(self, package: LogPackage, means: dict[str, float], x_axis: dict[str, str]) -> None:
         if self.writer is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 
 from allenact.errors import AllenActError, NonFiniteError, RunError
@@ -32,9 +33,39 @@ def explain_non_finite(observations: dict[str, Any], model: torch.nn.Module, sym
             )
     for name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
-            return NonFiniteError(
-                f'the model\'s parameter "{name}" holds NaN or infinity.',
-                symptom.splitlines()[0],
-                "lower the learning rate or clip the gradient; the last checkpoint holds finite weights.",
-            )
+            return _bad_parameter(name, symptom.splitlines()[0])
     return RunError("the model failed.", symptom, "look at its forward(): observations and parameters are finite.")
+
+
+def require_finite_rewards(rewards: np.ndarray) -> None:
+    """Checks the rewards [N] of one step.
+
+    Raises:
+        NonFiniteError: one is NaN or infinite.
+    """
+    if not np.isfinite(rewards).all():
+        samplers = np.flatnonzero(~np.isfinite(rewards)).tolist()
+        raise NonFiniteError(
+            "a task returned a reward that is NaN or infinite.",
+            f"samplers {samplers[:5]} of {len(rewards)}: {rewards[samplers[:5]].tolist()}",
+            "look at what the task's step() returns; rewards are float32, at most 3.4e38.",
+        )
+
+
+def require_finite_parameters(model: torch.nn.Module, when: str) -> None:
+    """Checks a model that is about to be saved.
+
+    Raises:
+        NonFiniteError: a parameter is NaN or infinite.
+    """
+    for name, parameter in model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise _bad_parameter(name, when)
+
+
+def _bad_parameter(name: str, given: str) -> NonFiniteError:
+    return NonFiniteError(
+        f'the model\'s parameter "{name}" holds NaN or infinity.',
+        given,
+        "lower the learning rate or clip the gradient; the last checkpoint holds finite weights.",
+    )

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from allenact.algorithms.onpolicy_sync.checkpointing import (
+    CheckpointStore,
     TrainingState,
     library_versions,
     load_scheduler_state,
     scheduler_state,
 )
+from allenact.algorithms.onpolicy_sync.non_finite import require_finite_parameters
 from allenact.algorithms.onpolicy_sync.storage import RolloutStorage, StreamingStorageMixin
 from allenact.base_abstractions.memory import Memory
-from allenact.errors import CheckpointError
+from allenact.errors import CheckpointError, RunError
 from allenact.utils.seeding import capture_rng_state, checkpoint_seed, restore_rng_state, set_seed, worker_seeds
 from allenact.utils.system import get_logger
 
@@ -91,6 +94,43 @@ def capture_state(trainer: OnPolicyTrainer, boundary: Boundary) -> TrainingState
     )
 
 
+def save_boundary(trainer: OnPolicyTrainer, store: CheckpointStore, is_last: bool) -> Path | None:
+    """Writes a checkpoint of the trainer's last boundary between two rollouts.
+
+    Where it cannot be written, training goes on, and the next one is due `save_interval` steps later.
+
+    Args:
+        trainer: what to save.
+        store: where.
+        is_last: whether training ends with it, so that nothing may be lost.
+
+    Returns:
+        The file, None if it could not be written.
+
+    Raises:
+        NonFiniteError: the model's parameters are NaN or infinite.
+        RunError: the last checkpoint cannot be written.
+    """
+    boundary = trainer.boundary or Boundary.of(trainer)
+    path = store.path(boundary.stage_index, boundary.total_steps)
+    if boundary.weights is None:
+        require_finite_parameters(trainer.actor_critic, f"after {boundary.total_steps:,} environment steps")
+    trainer.last_save = boundary.total_steps
+    try:
+        store.save(capture_state(trainer, boundary), path)
+    except OSError as error:
+        reason = f"{path}: {error.strerror or error}"
+        if is_last:
+            raise RunError(
+                "the last checkpoint cannot be written.",
+                reason,
+                "make room; --resume goes on from the newest checkpoint that was written.",
+            ) from error
+        get_logger().warning(f"A checkpoint cannot be written, training goes on without it: {reason}")
+        return None
+    return path
+
+
 def _warn_of_what_cannot_be_saved(trainer: OnPolicyTrainer, boundary: Boundary) -> None:
     """Says once what will start anew in a run that is resumed from here."""
     if trainer.warned_about_unsaved_state:
@@ -139,7 +179,18 @@ def restore_state(trainer: OnPolicyTrainer, state: TrainingState) -> None:
     trainer.last_save = trainer.last_log = pipeline.total_steps
     if pipeline.current_stage is None:
         return
+    if state.library_versions and state.library_versions != library_versions():
+        get_logger().warning(
+            f"The checkpoint was written with {state.library_versions}, this is {library_versions()}: the run may"
+            " differ in rounding from an uninterrupted one."
+        )
     exact = state.is_exact and trainer.num_workers == 1
+    if not exact:
+        lacks = "is of several training workers" if state.is_exact else "holds no states of generators and samplers"
+        get_logger().warning(
+            f"The checkpoint {lacks}: episodes start anew with seeds of their own, and the run is not exactly the one"
+            " that was interrupted."
+        )
     restarted = _restore_samplers(trainer, state.sampler_states or []) if exact else None
     if restarted is None:
         reseed(trainer)
@@ -191,11 +242,6 @@ def _restore_the_rest(trainer: OnPolicyTrainer, state: TrainingState, restarted:
         trainer.last_log = state.tracker_state["last_log"]
     if state.rng_state is not None:
         restore_rng_state(state.rng_state)
-    if state.library_versions and state.library_versions != library_versions():
-        get_logger().warning(
-            f"The checkpoint was written with {state.library_versions}, this is {library_versions()}: the run may"
-            " differ in rounding from an uninterrupted one."
-        )
 
 
 def reseed(trainer: OnPolicyTrainer) -> None:

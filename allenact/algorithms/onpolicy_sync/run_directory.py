@@ -48,14 +48,24 @@ class RunDirectory:
         """`tag` or `tag/extra_tag`."""
         return Path(self.tag, self.extra_tag) if self.extra_tag else Path(self.tag)
 
+    @property
+    def _is_flat(self) -> bool:
+        return self.layout is SaveDirFormat.FLAT
+
     def _run_path(self, flat_folder: str, nested_folder: str, start_time: str) -> Path:
-        if self.layout is SaveDirFormat.FLAT:
+        if self._is_flat:
             return self.output_dir / flat_folder / self.tag_dir / start_time
         return self.output_dir / self.tag_dir / start_time / nested_folder
 
     def checkpoints(self, start_time: str) -> Path:
         """The folder of a training run's checkpoints."""
         return self._run_path("checkpoints", "checkpoints", start_time)
+
+    def start_times(self) -> list[str]:
+        """Returns when the training runs began that have a folder of checkpoints, oldest first."""
+        root = self.output_dir / (Path("checkpoints") / self.tag_dir if self._is_flat else self.tag_dir)
+        names = [path.name for path in root.iterdir()] if root.is_dir() else []
+        return sorted(name for name in names if _is_start_time(name) and self.checkpoints(name).is_dir())
 
     def used_configs(self, start_time: str) -> Path:
         """The folder with copies of what was run."""
@@ -67,13 +77,13 @@ class RunDirectory:
 
     def train_metrics(self, start_time: str) -> Path:
         """The folder of a training run's metrics files."""
-        if self.layout is SaveDirFormat.FLAT:
+        if self._is_flat:
             return self.output_dir / "metrics" / self.tag_dir / start_time
         return self.output_dir / "test" / self.tag / start_time
 
     def test_tensorboard(self, start_time: str, checkpoint_start_time: str) -> Path:
         """The event files of a test of checkpoints that lie in the folder `checkpoint_start_time`."""
-        if self.layout is SaveDirFormat.FLAT:
+        if self._is_flat:
             return self.output_dir / "tb" / self.tag_dir / checkpoint_start_time / "test" / start_time
         return self.output_dir / "test" / self.tag / start_time
 
@@ -83,7 +93,7 @@ class RunDirectory:
 
     def test_metrics(self, start_time: str) -> Path:
         """The metrics file of a test."""
-        if self.layout is SaveDirFormat.FLAT:
+        if self._is_flat:
             return self.output_dir / "metrics" / self.tag_dir / start_time / f"metrics__test_{start_time}.json"
         return self.output_dir / "test" / self.tag / start_time / "metrics.json"
 
@@ -109,13 +119,17 @@ class RunDirectory:
                 "pass a directory that you may write to.",
             ) from error
 
+    def _is_taken(self, start_time: str) -> bool:
+        """Whether an earlier run has that name, which happens when the clock is set back."""
+        return self.checkpoints(start_time).exists() or self.train_metrics(start_time).exists()
+
     def new_start_time(self) -> str:
         """Returns the local time as `YYYY-MM-DD_hh-mm-ss`, never the same twice for one output directory."""
         last_file = self.output_dir / ".allenact_last_start_time_string"
         try:
             with FileLock(str(self.output_dir / ".allenact_start_time_string.lock"), timeout=_LOCK_TIMEOUT_S):
                 last = last_file.read_text().strip() if last_file.exists() else ""
-                while (start_time := time.strftime(START_TIME_FORMAT)) == last:
+                while (start_time := time.strftime(START_TIME_FORMAT)) == last or self._is_taken(start_time):
                     time.sleep(0.05)
                 last_file.write_text(start_time)
         except Timeout as error:
@@ -125,6 +139,14 @@ class RunDirectory:
                 "if no other run is starting, remove .allenact_start_time_string.lock there.",
             ) from error
         return start_time
+
+
+def _is_start_time(name: str) -> bool:
+    try:
+        time.strptime(name, START_TIME_FORMAT)
+    except ValueError:
+        return False
+    return True
 
 
 def save_used_configs(folder: Path, source_files: dict[str, str]) -> None:

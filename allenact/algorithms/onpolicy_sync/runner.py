@@ -5,9 +5,11 @@ Over 400 lines because its constructor and its two entry points, with AllenAct's
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import sys
+import time
 from collections.abc import Sequence
 from functools import partial
 from multiprocessing.context import BaseContext
@@ -19,9 +21,17 @@ import torch
 
 from allenact.algorithms.onpolicy_sync.checkpointing import (
     CheckpointStore,
+    checkpoints_in,
     find_checkpoints,
     one_checkpoint,
     step_from_checkpoint,
+)
+from allenact.algorithms.onpolicy_sync.continuation import (
+    Continuation,
+    RunLock,
+    find_continuation,
+    rewards_of_validation,
+    take_back_logs,
 )
 from allenact.algorithms.onpolicy_sync.distributed import meeting_point
 from allenact.algorithms.onpolicy_sync.evaluation_report import EvaluationReport
@@ -32,8 +42,14 @@ from allenact.algorithms.onpolicy_sync.progress import (
     progress_on_terminal,
     shows_progress,
 )
+from allenact.algorithms.onpolicy_sync.retention import remove_old_checkpoints
 from allenact.algorithms.onpolicy_sync.run_description import describe_run, write_description
-from allenact.algorithms.onpolicy_sync.run_directory import RunDirectory, SaveDirFormat, save_used_configs
+from allenact.algorithms.onpolicy_sync.run_directory import (
+    START_TIME_FORMAT,
+    RunDirectory,
+    SaveDirFormat,
+    save_used_configs,
+)
 from allenact.algorithms.onpolicy_sync.startup_checks import machine_params_of, require_samplers
 from allenact.algorithms.onpolicy_sync.stop_signals import StopSignals
 from allenact.algorithms.onpolicy_sync.supervision import Validation, await_ready, evaluate_on, supervise_training
@@ -128,6 +144,7 @@ class OnPolicyRunner:
         self.save_dir_fmt = save_dir_fmt
         self.sampler_backend = sampler_backend
         self.live_progress = live_progress
+        self._seed_is_given = seed is not None
         self.seed = random.SystemRandom().randint(0, 2**31 - 1) if seed is None else seed
 
         set_seed(self.seed)
@@ -136,6 +153,7 @@ class OnPolicyRunner:
         self.paths = RunDirectory(Path(self.output_dir), config.tag(), extra_tag, save_dir_fmt)
         self.callbacks_paths = callbacks_paths
         self._start_time: str | None = None
+        self._lock = RunLock()
         self._workers: list[WorkerProcess] = []
 
     # Names and places
@@ -223,11 +241,13 @@ class OnPolicyRunner:
         valid_on_initial_weights: bool = False,
         try_restart_after_task_error: bool = False,
         save_ckpt_at_every_host: bool = False,
+        resume: bool = False,
+        keep_checkpoints: int | None = None,
     ) -> str | tuple[str, list[dict[str, Any]]]:
         """Trains to the end of the pipeline.
 
         Args:
-            checkpoint: file to resume from, None for a new run.
+            checkpoint: file to go on from, in folders of a new run; None for none.
             restart_pipeline: take only the weights of the checkpoint.
             max_sampler_processes_per_worker: most processes that task samplers are spread over.
             save_ckpt_after_every_pipeline_stage: also save where a stage ends.
@@ -235,6 +255,8 @@ class OnPolicyRunner:
             valid_on_initial_weights: save and validate before training begins.
             try_restart_after_task_error: restart crashed task samplers.
             save_ckpt_at_every_host: kept for runs on several machines.
+            resume: go on with the newest run of this experiment (and seed, if one was given), in its folders.
+            keep_checkpoints: how many of the newest checkpoints to keep, beside the best one; None: all.
 
         Returns:
             The start time; with `collect_valid_results` also the list of validation results.
@@ -249,7 +271,10 @@ class OnPolicyRunner:
         self.config.training_pipeline().validate(min(int(count) for count in params.nprocesses), num_workers)
         if checkpoint is not None:
             checkpoint = one_checkpoint(checkpoint)
-        callbacks = self._begin()
+        going_on = self._find_continuation() if resume else None
+        if going_on is not None:
+            checkpoint, restart_pipeline = going_on.checkpoint, False
+        callbacks = self._begin(going_on)
         common = self._worker_kwargs(callbacks, max_sampler_processes_per_worker)
         address = meeting_point(self.distributed_ip_and_port, self.machine_id) if num_workers > 1 else ""
         validates, draws = self.running_validation, not self.disable_tensorboard
@@ -260,10 +285,18 @@ class OnPolicyRunner:
         results: list[dict[str, Any]] = []
 
         progress = self._progress(resumed=checkpoint is not None and not restart_pipeline)
+        validation = Validation(start_validation) if validates else None
+        rewards: dict[int, float] = {}  # of the checkpoints that have been validated
 
         def begin_logging() -> None:
             nonlocal sink
-            sink = self._train_sink(callbacks, collect_valid_results and validates, progress)
+            if going_on is not None:
+                rewards.update(self._take_back_logs(going_on))
+                if validation is not None:
+                    validation.announced.update(checkpoints_in(Path(self.checkpoint_dir())))
+                    if going_on.steps not in rewards:
+                        validation.enqueue(going_on.checkpoint)
+            sink = self._train_sink(callbacks, collect_valid_results and validates, progress, going_on is not None)
             if progress is not None:
                 progress.begin()
 
@@ -276,7 +309,7 @@ class OnPolicyRunner:
                         **common,
                         checkpoint=checkpoint,
                         restart_pipeline=restart_pipeline,
-                        valid_on_initial_weights=valid_on_initial_weights and validates,
+                        valid_on_initial_weights=valid_on_initial_weights and validates and going_on is None,
                         seed=self.seed,
                         worker_id=worker_id,
                         num_workers=num_workers,
@@ -287,13 +320,17 @@ class OnPolicyRunner:
                     )
                     for worker_id in self.local_worker_ids("train")
                 ]
-                validation = Validation(start_validation) if validates else None
                 for packages in supervise_training(trainers, validation, stop, begin_logging, progress):
                     entry = sink.write(packages) if sink is not None else {}
-                    if packages[0].mode == "valid" and collect_valid_results:
-                        results.append(entry)
-                        steps = entry["training_steps"]
-                        write_json(self.paths.valid_metrics(self.local_start_time_str, steps), entry)
+                    if packages[0].mode == "valid":
+                        rewards[entry["training_steps"]] = entry.get("valid-metrics/reward", math.nan)
+                        if collect_valid_results:
+                            results.append(entry)
+                            steps = entry["training_steps"]
+                            write_json(self.paths.valid_metrics(self.local_start_time_str, steps), entry)
+                    if keep_checkpoints is not None:
+                        folder = Path(self.checkpoint_dir(create_if_none=False))
+                        remove_old_checkpoints(folder, keep_checkpoints, rewards, validation)
             except RunError as error:
                 if not stop.requested:
                     raise
@@ -304,6 +341,7 @@ class OnPolicyRunner:
                 self._stop_workers()
                 if sink is not None:
                     sink.close(failed=isinstance(sys.exception(), Exception))  # not if it is just stopped
+                self._lock.release()
         if stop.requested:
             self._say_how_to_go_on()
             raise KeyboardInterrupt
@@ -321,7 +359,8 @@ class OnPolicyRunner:
 
     def _say_how_to_go_on(self) -> None:
         if (newest := self.newest_checkpoint) is not None:
-            get_logger().info(f"Stopped at {step_from_checkpoint(newest):,} steps. To go on: --checkpoint {newest}")
+            steps = step_from_checkpoint(newest)
+            get_logger().info(f"Stopped at {steps:,} steps. To go on: --resume, or --checkpoint {newest}")
 
     def _where_output_is(self) -> str:
         folder, metrics = self.checkpoint_dir(create_if_none=False), self.metric_path(self.local_start_time_str)
@@ -338,22 +377,48 @@ class OnPolicyRunner:
             return None
         return progress_on_terminal(self.experiment_name, self.config.training_pipeline(), resumed=resumed)
 
+    def _find_continuation(self) -> Continuation | None:
+        """Returns where the newest run goes on; says so if there is none."""
+        found = find_continuation(self.paths, self.seed if self._seed_is_given else None)
+        if found is None:
+            of = f" of seed {self.seed}" if self._seed_is_given else ""
+            get_logger().info(f"--resume: no run of {self.experiment_name}{of} in {self.output_dir}. This one starts.")
+            return None
+        get_logger().info(f"--resume: the run of {found.start_time} goes on from {found.checkpoint}")
+        self._lock.take(self.paths.train_metrics(found.start_time))
+        self.seed = self.seed if found.state.trainer_seed is None else found.state.trainer_seed
+        return found
+
+    def _take_back_logs(self, found: Continuation) -> dict[int, float]:
+        """Removes the logs of what is going to be done again; returns the rewards of validation that stay, by steps."""
+        metrics = self.paths.train_metrics(found.start_time)
+        take_back_logs(found, metrics, self.paths.train_tensorboard(found.start_time), self.config.training_pipeline())
+        return rewards_of_validation(metrics)
+
     def _train_sink(
-        self, callbacks: Sequence[Callback], collect_valid_results: bool, progress: TrainingProgress | None
+        self,
+        callbacks: Sequence[Callback],
+        collect_valid_results: bool,
+        progress: TrainingProgress | None,
+        goes_on: bool,
     ) -> LogSink:
         """Makes the run's folders, with a record of what is run, and what writes its logs."""
+        if not goes_on:
+            self._lock.take(self.paths.train_metrics(self.local_start_time_str))
         start_time = self.local_start_time_str
         get_logger().info(self._where_output_is())
         if not self.disable_config_saving and self.loaded_config_src_files is not None:
             folder = self.paths.used_configs(start_time)
+            if goes_on:
+                folder /= f"resumed_{time.strftime(START_TIME_FORMAT)}"
             save_used_configs(folder, self.loaded_config_src_files)
             for callback in callbacks:
                 callback.after_save_project_state(base_dir=str(folder))
-        if collect_valid_results:
+        if collect_valid_results and not goes_on:
             write_json(self.paths.valid_metrics(start_time, 0), [])
         self._start_callbacks(callbacks)
         writer = self._summary_writer(self.paths.train_tensorboard(start_time))
-        if writer is not None:
+        if writer is not None and not goes_on:
             write_description(writer, describe_run(self.config, self.seed, self.loaded_config_src_files or {}))
         return LogSink(
             callbacks=callbacks,
@@ -458,11 +523,11 @@ class OnPolicyRunner:
         needs_samplers = mode != "valid" and self.config.training_pipeline().rollout_storage_uuid is not None
         return (require_samplers if needs_samplers else machine_params_of)(self.config, mode, self.machine_id)
 
-    def _begin(self) -> list[Callback]:
+    def _begin(self, going_on: Continuation | None = None) -> list[Callback]:
         """Gives the run its start time, which names its folders, and sets up its callbacks."""
         callbacks = load_callbacks(self.callbacks_paths, self.config)
         self.paths.check_writable()
-        self._start_time = self.paths.new_start_time()
+        self._start_time = self.paths.new_start_time() if going_on is None else going_on.start_time
         name = f"{self.experiment_name}/{self._start_time}"
         for callback in callbacks:
             callback.setup(name=name, config=self.config, mode=self.mode)
@@ -509,6 +574,7 @@ class OnPolicyRunner:
     def close(self, verbose: bool = True) -> None:
         """Ends all workers. Calling it again does nothing."""
         self._stop_workers()
+        self._lock.release()
 
     def __enter__(self) -> OnPolicyRunner:
         return self

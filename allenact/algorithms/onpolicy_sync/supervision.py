@@ -18,11 +18,14 @@ from allenact.algorithms.onpolicy_sync.worker_processes import (
     Ready,
     WorkerProcess,
 )
+from allenact.errors import WorkerError
 
 if TYPE_CHECKING:
     from allenact.algorithms.onpolicy_sync.progress import TrainingProgress
 
 Message = TypeVar("Message")
+EVALUATION_DEADLINE_S = 3600.0
+"""Seconds after which an evaluation that also takes ten times longer than any before it is taken to hang."""
 _POLL_S = 0.5  # how soon a request to stop is noticed
 
 
@@ -39,7 +42,19 @@ class Validation:
         self.start_worker = start_worker
         self.worker: WorkerProcess | None = None
         self.waiting: str | None = None
-        self.is_busy = False
+        self.evaluating: str | None = None
+        self.announced: set[str] = set()
+        self._began = 0.0
+        self._longest = 0.0  # seconds that an evaluation has taken
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a checkpoint is being evaluated."""
+        return self.evaluating is not None
+
+    def is_done_with(self, checkpoint: str) -> bool:
+        """Whether a checkpoint has been announced, and is neither being evaluated nor waiting for it."""
+        return checkpoint in self.announced and checkpoint not in (self.waiting, self.evaluating)
 
     def start(self) -> None:
         """Starts the worker, which checks at once that it can do its work."""
@@ -49,19 +64,39 @@ class Validation:
     def enqueue(self, checkpoint: str) -> None:
         """Has `checkpoint` evaluated next, instead of any older one that still waits."""
         self.waiting = checkpoint
+        self.announced.add(checkpoint)
         if not self.is_busy:
             self._evaluate_waiting()
 
     def evaluated(self) -> None:
         """Goes on after a result has arrived."""
-        self.is_busy = False
+        self.evaluating = None
+        self._longest = max(self._longest, time.monotonic() - self._began)
         self._evaluate_waiting()
 
     def _evaluate_waiting(self) -> None:
         self.start()
         if self.waiting is not None and self.worker is not None:
             self.worker.send(Evaluate(self.waiting))
-            self.waiting, self.is_busy = None, True
+            self.waiting, self.evaluating = None, self.waiting
+            self._began = time.monotonic()
+
+    def check_deadline(self) -> None:
+        """Ends a worker that hangs, after it has printed where.
+
+        Raises:
+            WorkerError: it has taken longer than `EVALUATION_DEADLINE_S`, and ten times longer than ever before.
+        """
+        elapsed = time.monotonic() - self._began
+        if self.worker is None or not self.is_busy or elapsed < max(EVALUATION_DEADLINE_S, 10 * self._longest):
+            return
+        self.worker.dump_traceback()
+        self.worker.process.kill()
+        raise WorkerError(
+            f"the {self.worker.name} process has not answered for {elapsed:,.0f} s.",
+            f"{self.evaluating}; the longest evaluation before took {self._longest:,.0f} s",
+            "where it hangs is printed above; the run can go on with --resume.",
+        )
 
 
 def supervise_training(
@@ -96,6 +131,7 @@ def supervise_training(
             progress.refresh()
         sources = dict(working)
         if validation is not None and validation.worker is not None:
+            validation.check_deadline()
             sources[validation.worker.connection] = validation.worker
         for ready in connection.wait(list(sources), timeout=_POLL_S):
             message = sources[ready].receive()

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 Scalar = torch.Tensor | float | int
 
+MOST_SKIPPED_IN_A_ROW = 10
+"""Mini-batches without a finite gradient that end the run when they follow each other."""
+
 
 @dataclass
 class ComponentUpdate:
@@ -67,6 +70,9 @@ class PolicyUpdater:
         workers: the training workers, whose gradients are summed.
         num_samplers: task samplers of this worker, from which the size of a mini-batch follows.
         stop_requested: asked before every mini-batch; once it answers True, `StopRequested` is raised.
+
+    Attributes:
+        skipped: mini-batches whose loss or gradient was NaN or infinite, and which changed nothing.
     """
 
     def __init__(
@@ -84,12 +90,13 @@ class PolicyUpdater:
         self.workers = workers or WorkerGroup()
         self.num_samplers = num_samplers
         self.stop_requested = stop_requested
+        self.skipped = self.skipped_in_a_row = 0
 
     def update(self, stage: PipelineStage, storages: Mapping[str, ExperienceStorage]) -> list[ComponentUpdate]:
         """Updates the model with every component of `stage`, in the order of their declaration.
 
         Raises:
-            NonFiniteError: a loss or its gradient is NaN or infinite.
+            NonFiniteError: losses or their gradients are NaN or infinite, again and again.
         """
         with torch_threads(self.num_threads(stage)):
             return [self.update_component(stage, component, storages) for component in stage.stage_components]
@@ -122,11 +129,13 @@ class PolicyUpdater:
                     summary.info.append(({"kl": kl.latest}, rows))
                     if kl.stopped:
                         break
-                summary.losses.append((scalars, rows))
-                summary.info.append(({"worker_batch_size": rows}, 1))
                 if self.optimizer is not None:
                     step_info = self._backward_and_step(scalars["total_loss"], rows, settings.max_grad_norm)
+                    if step_info is None:
+                        continue  # nothing was learned from this mini-batch
                     summary.info.append((step_info, rows))
+                summary.losses.append((scalars, rows))
+                summary.info.append(({"worker_batch_size": rows}, 1))
                 if kl is not None:
                     kl.judge("mini_batch")
                 stream_memory = stage.stage_component_uuid_to_stream_memory.get(component.uuid)
@@ -236,8 +245,12 @@ class PolicyUpdater:
         scalars["total_loss"] = total
         return scalars, int(rows or 0), output
 
-    def _backward_and_step(self, total_loss: Any, rows: int, max_grad_norm: float | None) -> dict[str, Scalar]:
-        """Follows the gradient of the mean over all workers' rows; returns what to report."""
+    def _backward_and_step(self, total_loss: Any, rows: int, max_grad_norm: float | None) -> dict[str, Scalar] | None:
+        """Follows the gradient of the mean over all workers' rows.
+
+        Returns:
+            What to report; None if loss or gradient are NaN or infinite, and the model has been left as it was.
+        """
         optimizer = self.optimizer
         if optimizer is None:
             raise ValueError("An updater without optimizer only evaluates losses.")
@@ -254,18 +267,35 @@ class PolicyUpdater:
         norm = torch.nn.utils.clip_grad_norm_(
             parameters, float("inf") if max_grad_norm is None else max_grad_norm
         )  # 0-d, before clipping
-        if not torch.isfinite(norm):
-            raise NonFiniteError(
-                "the loss or its gradient is NaN or infinite.",
-                f"total loss {float(total_loss):g}, gradient norm {float(norm):g}",
-                "lower the learning rate, or look for infinite rewards; the last checkpoint holds finite weights.",
-            )
+        if not torch.isfinite(norm):  # summed over the workers, so that all of them see it
+            self._skip(total_loss, norm)
+            return None
+        self.skipped_in_a_row = 0
         optimizer.step()
         return {
             "global_batch_size": all_rows,
             "lr": float(optimizer.param_groups[0]["lr"]),
             "total_grad_norm": norm if reported is None else reported,
         }
+
+    def _skip(self, total_loss: Any, norm: torch.Tensor) -> None:
+        """Counts a mini-batch that nothing can be learned from.
+
+        Raises:
+            NonFiniteError: it is one too many.
+        """
+        self.skipped += 1
+        self.skipped_in_a_row += 1
+        loss = float(torch.as_tensor(total_loss).detach())
+        symptom = f"total loss {loss:g}, gradient norm {float(norm):g}"
+        if self.skipped_in_a_row >= MOST_SKIPPED_IN_A_ROW:
+            raise NonFiniteError(
+                f"the loss or its gradient was NaN or infinite in {self.skipped_in_a_row} mini-batches in a row.",
+                symptom,
+                "lower the learning rate, or look for infinite rewards; the last checkpoint holds finite weights.",
+            )
+        if self.skipped_in_a_row == 1:
+            get_logger().warning(f"A mini-batch is skipped, because its loss or gradient is not finite: {symptom}")
 
 
 def set_learning_rate(scheduler: Any, total_steps: int) -> None:

@@ -7,6 +7,7 @@ Each worker has one two-way pipe to the runner. Workers send `Ready`, LogPackage
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import multiprocessing
 import os
 import pickle
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from allenact.algorithms.onpolicy_sync.engine import OnPolicyTrainer
 
 STOP_GRACE_S = 7.0  # how long workers may take to save and leave
+DUMP_TRACEBACK_SIGNAL = signal.SIGUSR1
+_DUMP_TIME_S = 0.5  # how long a worker may take to print where it hangs
 _END_GRACE_S = 1.0  # how long they may take to end once they are told to end at once
 
 
@@ -134,6 +137,12 @@ class WorkerProcess:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.process.pid, signal.SIGTERM)
 
+    def dump_traceback(self) -> None:
+        """Makes the worker print what its threads are doing to the standard error."""
+        if self.process.is_alive():
+            os.kill(self.process.pid, DUMP_TRACEBACK_SIGNAL)
+            time.sleep(_DUMP_TIME_S)
+
     def wait_for_end(self, deadline: float) -> bool:
         """Waits until `deadline` (monotonic seconds) for the process to leave; returns whether it has.
 
@@ -179,6 +188,7 @@ def _run_worker(pipe: Connection, payload: bytes, search_path: list[str], log_le
     status = 1
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the runner decides what it means
+        faulthandler.register(DUMP_TRACEBACK_SIGNAL, all_threads=True)
         prepare_worker(search_path)
         get_logger().setLevel(log_level)
         _watch_parent()

@@ -1,8 +1,13 @@
 """One log in: a line on the console, scalars, a line of metrics.jsonl, a results entry and callbacks out."""
 
+import errno
 import json
 import logging
+import os
 import re
+import shutil
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -329,3 +334,66 @@ def test_time_of_logging_and_of_evaluating(writer_sink):
     sink.write([package(steps=128)])
     share, _ = writer.scalars["train-misc/time_share_log"]
     assert 0 < share <= 1
+
+
+# Files that cannot be written
+
+
+def fail(*args, **kwargs):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.faults("TensorBoard's writer fails", "one warning, training goes on", "event files from then on")
+def test_tensorboard_may_fail(writer_sink, tmp_path, caplog):
+    _, writer = writer_sink
+    writer.add_scalar = fail
+    sink = LogSink(writer=writer, metrics_file=tmp_path / "metrics.jsonl")
+    for steps in (64, 128):
+        sink.write([package(steps=steps)])
+    sink.close()
+    assert caplog.text.count("TensorBoard's files cannot be written: [Errno 28] No space left") == 1
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.faults("metrics file cannot be written", "one warning, training goes on", "its lines until then")
+def test_the_metrics_file_may_fail(writer_sink, tmp_path, caplog, monkeypatch):
+    _, writer = writer_sink
+    sink = LogSink(writer=writer, metrics_file=tmp_path / "metrics.jsonl")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", fail)
+        for steps in (64, 128):
+            sink.write([package(steps=steps)])
+    sink.write([package(steps=192)])
+    assert caplog.text.count("the metrics file cannot be written") == 1
+    assert [json.loads(line)["training_steps"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [
+        192
+    ]
+    assert writer.scalars["train-metrics/reward"] == (1.5, 192)
+
+
+@pytest.mark.faults("output folder removed", "begun anew, training goes on", "what was in it")
+def test_a_folder_that_is_removed_is_made_again(tmp_path):
+    from allenact.utils.summary_writer import SummaryWriter
+
+    folder = tmp_path / "run"
+    sink = LogSink(writer=SummaryWriter(log_dir=str(folder)), metrics_file=folder / "metrics.jsonl")
+    sink.write([package(steps=64)])
+    shutil.rmtree(folder)
+    sink.write([package(steps=128)])
+    sink.close()
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 1
+    (events,) = folder.glob("events*")
+    assert b"train-metrics/reward" in events.read_bytes()
+
+
+@pytest.mark.faults("clock set back by a day", "durations stay right", "nothing")
+def test_the_clock_may_be_set(tmp_path, monkeypatch):
+    sink = LogSink(metrics_file=tmp_path / "metrics.jsonl")
+    sink.write([package(steps=64)])
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now - 86400)
+    sink.write([package(steps=128)])
+    first, second = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert second["wall_time"] < first["wall_time"]
+    assert 0 <= first["elapsed_time"] <= second["elapsed_time"] < 60
+    assert second["train-misc/approx_fps"] > 1

@@ -1,5 +1,6 @@
 """How the runner follows its workers, over real pipes but without processes."""
 
+import contextlib
 import multiprocessing
 import threading
 import time
@@ -8,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from allenact.algorithms.onpolicy_sync import supervision
 from allenact.algorithms.onpolicy_sync.supervision import Validation, evaluate_on, supervise_training
 from allenact.algorithms.onpolicy_sync.tracking import LogPackage
 from allenact.algorithms.onpolicy_sync.worker_processes import Evaluate, Failed, Finished, Ready, WorkerProcess
@@ -42,20 +44,20 @@ class FakeValidator(FakeWorker):
         threading.Thread(target=self._serve, daemon=True).start()
 
     def _serve(self):
-        self.end.send(Ready())
-        while True:
-            try:
-                request = self.end.recv()
-            except (EOFError, OSError):
-                return
-            assert isinstance(request, Evaluate)
-            self.asked.append(request.checkpoint)
-            while not self.may_answer():
-                time.sleep(0.005)
-            if request.checkpoint == self.fails_on:
-                self.end.send(Failed(TaskError("the task is impossible.")))
-            else:
-                self.end.send(package("valid", int(request.checkpoint)))
+        with contextlib.suppress(EOFError, OSError):  # the test is over
+            self.end.send(Ready())
+            while True:
+                self._answer(self.end.recv())
+
+    def _answer(self, request):
+        assert isinstance(request, Evaluate)
+        self.asked.append(request.checkpoint)
+        while not self.may_answer():
+            time.sleep(0.005)
+        if request.checkpoint == self.fails_on:
+            self.end.send(Failed(TaskError("the task is impossible.")))
+        else:
+            self.end.send(package("valid", int(request.checkpoint)))
 
 
 @pytest.fixture
@@ -172,6 +174,28 @@ def test_a_validator_that_dies_without_a_word_ends_the_run(workers):
         list(supervise_training([trainer], Validation(lambda: validator), never))
 
 
+@pytest.mark.faults(
+    "validator hangs", "killed at the deadline, which follows from its earlier evaluations", "that validation"
+)
+def test_a_deadline_for_evaluations(workers, monkeypatch):
+    monkeypatch.setattr(supervision, "EVALUATION_DEADLINE_S", 0.2)
+    validator, killed = workers(FakeValidator), []
+    validator.process.kill = lambda: killed.append(True)
+    trainer = workers().says(Path("32"))
+    logs = supervise_training([trainer], Validation(lambda: validator), never)
+    begin = time.monotonic()
+    validator.may_answer = lambda: time.monotonic() > begin + 0.1
+    assert told([next(logs)]) == [[("valid", 32)]]
+    validator.may_answer = never
+    trainer.says(Path("64"))
+    with pytest.raises(WorkerError, match="has not answered for"):
+        next(logs)
+    assert killed
+    assert time.monotonic() - begin > 1.0, "ten times longer than it ever took"
+    validator.end.close()
+    validator.may_answer = lambda: True  # its thread ends
+
+
 def test_a_request_to_stop_reaches_every_trainer_once(workers):
     trainers = [workers(), workers()]
     validator = workers(FakeValidator)
@@ -188,8 +212,10 @@ def test_a_request_to_stop_reaches_every_trainer_once(workers):
         trainers[0].says(package(steps=64), Path("64"), Finished(False))
         trainers[1].end.close()  # ended before it could say so
 
-    threading.Thread(target=leave).start()
+    leaving = threading.Thread(target=leave)
+    leaving.start()
     assert told(logs) == []
+    leaving.join()
     assert [trainer.stops for trainer in trainers] == [1, 1]
     assert validator.asked == [], "nothing is validated any more"
 

@@ -112,6 +112,7 @@ def test_other_start_methods_equal_serial(start_method, processes, running_forks
         np.testing.assert_equal(play(tasks, 12), play(expected, 12))
 
 
+@pytest.mark.faults("no shared memory to be had", "a warning; observations go through pipes", "speed")
 def test_without_shared_memory_the_values_are_the_same(monkeypatch):
     def none_left(num_bytes):
         raise OSError("no space left")

@@ -112,6 +112,9 @@ def pid_of(tasks, worker):
 PLACES = {"step": "step_rows", "metrics": "step_rows", "next_task": "run_commands", "reset": "run_commands"}
 
 
+@pytest.mark.faults(
+    "task or sampler raises in a sampler process", "its traceback, once; the run stops", "the current rollout"
+)
 @pytest.mark.parametrize("place", PLACES)
 def test_exceptions_are_shown_once(place):
     tasks = start(place, raise_error)
@@ -129,6 +132,7 @@ def test_exceptions_are_shown_once(place):
         tasks.observe()
 
 
+@pytest.mark.faults("sampler raises while it is made", "its traceback; nothing has started", "nothing")
 def test_exception_in_the_constructor():
     with pytest.raises(TaskWorkerError, match=r'worker 1 .* raised while answering "start"') as caught:
         start("constructor", raise_error)
@@ -149,6 +153,7 @@ def test_answers_that_cannot_be_pickled():
         use(tasks)
 
 
+@pytest.mark.faults("sampler process dies", "named with exit code and method; the run stops", "the current rollout")
 @pytest.mark.parametrize("problem", [kill_itself, leave])
 @pytest.mark.parametrize("place", ["constructor", "step"])
 def test_death(place, problem):
@@ -169,6 +174,7 @@ def test_death_between_two_steps():
     assert "exit code -9, killed by a signal" in str(caught.value)
 
 
+@pytest.mark.faults("sampler process hangs", "killed at the deadline; says where it hung", "the current rollout")
 @pytest.mark.parametrize("problem", [hang, hang_stubbornly])
 def test_a_worker_that_hangs(problem, capfd):
     tasks = start("step", problem, read_timeout=0.5)
@@ -250,6 +256,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.faults("trainer killed (SIGKILL)", "its sampler processes end", "what was not saved yet")
 def test_workers_end_with_a_killed_trainer():
     """Forked workers inherit each other's pipes, which must not keep them alive."""
     trainer = subprocess.run([sys.executable, "-c", KILLED_TRAINER], capture_output=True, text=True, timeout=60)
