@@ -47,13 +47,21 @@ class CsvFiles(Callback):
         now = time.time()
         row = {"training_steps": step, "wall_time": now, "elapsed_time": now - self._began, **means}
         path = self._folder / f"{mode}.csv"
-        columns = self._columns.get(mode, [])
+        columns = self._columns.setdefault(mode, _columns_of(path))
         if new := sorted(row.keys() - set(columns) - set(_FIRST)):
             columns = [*(columns or _FIRST), *new]
             _widen(path, columns)
             self._columns[mode] = columns
         with open(path, "a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, columns).writerow(row)
+
+
+def _columns_of(path: Path) -> list[str]:
+    """Returns the columns of a table, which a resumed run goes on with; none if there is no such file."""
+    if not path.exists():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        return next(csv.reader(file), [])
 
 
 def _widen(path: Path, columns: list[str]) -> None:

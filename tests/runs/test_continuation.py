@@ -7,8 +7,14 @@ import signal
 import pytest
 
 from allenact.algorithms.onpolicy_sync.checkpointing import CheckpointStore, TrainingState, load_checkpoint
-from allenact.algorithms.onpolicy_sync.continuation import RunLock, find_continuation
+from allenact.algorithms.onpolicy_sync.continuation import (
+    Continuation,
+    RunLock,
+    find_continuation,
+    take_back_logs,
+)
 from allenact.algorithms.onpolicy_sync.run_directory import RunDirectory, SaveDirFormat
+from allenact.callbacks.csv_files import CsvFiles
 from allenact.errors import OutputDirectoryError, WorkerError
 from allenact.testing.experiments import ToyExperiment
 from allenact.testing.tasks import ToyTaskSampler
@@ -199,6 +205,24 @@ def test_a_checkpoint_whose_logs_were_lost_is_skipped(paths, caplog):
     (paths.train_metrics(NEW) / "metrics.jsonl").unlink()
     assert find_continuation(paths, None).checkpoint == second
     assert "is lost" in caplog.text
+
+
+def test_tables_go_on_where_the_run_does(tmp_path):
+    table = CsvFiles()
+    table.on_start(metrics_dir=tmp_path)
+    for step in (64, 128, 192):
+        table.on_train_log(metric_means={"train-metrics/reward": step / 64}, step=step)
+    found = Continuation("", "", TrainingState({}, 128, {}, ToyExperiment().training_pipeline().state_dict(), 3))
+    take_back_logs(found, tmp_path, tmp_path, ToyExperiment().training_pipeline())
+    again = CsvFiles()
+    again.on_start(metrics_dir=tmp_path)
+    again.on_train_log(metric_means={"train-metrics/reward": 3.5, "train-misc/new": 1.0}, step=192)
+    rows = [line.split(",") for line in (tmp_path / "train.csv").read_text().splitlines()]
+    assert [(row[0], row[3], row[4]) for row in rows[1:]] == [
+        ("64", "1.0", ""),
+        ("128", "2.0", ""),
+        ("192", "3.5", "1.0"),
+    ]
 
 
 def test_a_run_that_is_going_on_cannot_be_resumed(tmp_path):

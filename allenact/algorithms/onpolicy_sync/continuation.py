@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import fcntl
 import io
 import json
@@ -94,9 +95,24 @@ def take_back_logs(
     kept = [row for row in rows if row["training_steps"] <= found.steps]
     if len(kept) < len(rows):
         write_whole("".join(json.dumps(row) + "\n" for row in kept).encode(), metrics_folder / FILE_NAME)
+    for table in ("train.csv", "valid.csv"):
+        _take_back_table(metrics_folder / table, found.steps)
     limit = _step_limits(found.state, pipeline)
     for events in sorted(tensorboard_folder.glob("events.out.tfevents.*")):
         _take_back_events(events, limit)
+
+
+def _take_back_table(file: Path, steps: int) -> None:
+    """Rewrites a table of the callback `csv` without the rows of later steps, and without one that was cut off."""
+    if not file.exists():
+        return
+    with open(file, newline="", encoding="utf-8") as text:
+        header, *rows = [*csv.reader(text)] or [[]]
+    kept = [row for row in rows if len(row) == len(header) and int(row[header.index("training_steps")]) <= steps]
+    if len(kept) < len(rows):
+        table = io.StringIO(newline="")
+        csv.writer(table).writerows([header, *kept])
+        write_whole(table.getvalue().encode(), file)
 
 
 def _rows(metrics_folder: Path) -> list[dict[str, Any]]:
