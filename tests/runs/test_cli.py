@@ -176,11 +176,14 @@ def endless(folder):
 
 
 @pytest.mark.faults("signal to the whole group", "stops, status 130, saves first", "nothing")
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
-def test_stopping_saves_and_leaves_nothing_behind(number, folder, endless):
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)], ids=["SIGINT", "SIGTERM"]
+)
+def test_stopping_saves_and_leaves_nothing_behind(number, folder, endless, record_property):
     process = endless("TRAIN:")
     descendants = children_of(process)
     assert descendants
+    begin = time.monotonic()
     if number == signal.SIGINT:
         os.killpg(process.pid, number)  # as a terminal does
     else:
@@ -188,17 +191,20 @@ def test_stopping_saves_and_leaves_nothing_behind(number, folder, endless):
     assert process.wait(timeout=10) == 130, (folder / "log").read_text()
     assert list((folder / "OUT" / "checkpoints").rglob("*.pt")), "a last checkpoint"
     _, alive = psutil.wait_procs(descendants, timeout=5)
+    record_property("seconds", time.monotonic() - begin)
     assert alive == []
 
 
 @pytest.mark.slow
 @pytest.mark.faults("runner killed (SIGKILL)", "all its processes end within 10 s", "what was not logged yet")
-def test_nothing_survives_the_runner(endless):
+def test_nothing_survives_the_runner(endless, record_property):
     process = endless("VALID:", save_interval=64)
     descendants = children_of(process)
+    begin = time.monotonic()
     process.kill()
     process.wait()
     _, alive = psutil.wait_procs(descendants, timeout=10)
+    record_property("seconds", time.monotonic() - begin)
     assert alive == []
 
 
