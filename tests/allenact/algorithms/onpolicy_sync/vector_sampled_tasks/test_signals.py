@@ -8,6 +8,14 @@ import pytest
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import DelaySignalHandling
 
 
+@pytest.fixture(autouse=True)
+def _python_handles_interrupts():
+    """As it does in a shell's foreground; what a shell starts in the background ignores them."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
 def test_an_interrupt_comes_afterwards():
     done = []
 
