@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from gymnasium.spaces import Box
@@ -137,27 +136,11 @@ class GymMuJoCoModernPPOConfig(GymBaseConfig):
     def machine_params(self, mode: str = "train", **kwargs: Any) -> dict[str, Any]:
         return {"nprocesses": self.num_samplers if mode == "train" else 1, "devices": []}
 
-    def train_task_sampler_args(
-        self,
-        process_ind: int,
-        total_processes: int,
-        devices: list[int] | None = None,
-        seeds: Sequence[int] | None = None,
-        deterministic_cudnn: bool = False,
-    ) -> dict[str, Any]:
-        args = super().train_task_sampler_args(process_ind, total_processes, devices, seeds, deterministic_cudnn)
-        return {**args, "gym_env_kwargs": self._env_kwargs()}
+    def train_task_sampler_args(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        return {**super().train_task_sampler_args(*args, **kwargs), "gym_env_kwargs": self._env_kwargs()}
 
-    def valid_task_sampler_args(
-        self,
-        process_ind: int,
-        total_processes: int,
-        devices: list[int] | None = None,
-        seeds: Sequence[int] | None = None,
-        deterministic_cudnn: bool = False,
-    ) -> dict[str, Any]:
-        args = super().valid_task_sampler_args(process_ind, total_processes, devices, seeds, deterministic_cudnn)
-        return {**args, "gym_env_kwargs": self._env_kwargs()}
+    def valid_task_sampler_args(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        return {**super().valid_task_sampler_args(*args, **kwargs), "gym_env_kwargs": self._env_kwargs()}
 
     def _env_kwargs(self) -> dict[str, Any]:
         return {"unit_actions": True} if self.unit_actions else {}
