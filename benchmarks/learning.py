@@ -229,6 +229,11 @@ def evaluate(checkpoints: Sequence[str], options: argparse.Namespace) -> list[di
     return found
 
 
+def end_on_sigterm() -> None:
+    """Makes SIGTERM an exception, so that the runs that were started are stopped as well."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what follows `finally` is done
+    end_on_sigterm()
     main()

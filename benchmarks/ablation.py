@@ -1,0 +1,82 @@
+"""Trains the modern recipe on Ant with one option changed at a time, to see what each of them contributes.
+
+    python -m benchmarks.ablation --parallel 2
+    python -m benchmarks.ablation --only constant-rate wide-start
+
+Each variant is a result of `benchmarks.learning` and can be interrupted and started again like it; variants that have
+a result are not trained again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks import learning
+from benchmarks.common import RESULTS
+
+EXPERIMENT = ["gym_mujoco_ant_ppo", "-b", "projects/gym_baselines/experiments/mujoco"]
+STEPS = 1_000_000
+
+
+class Variant(NamedTuple):
+    """What a variant is called in the table, and the keyword arguments with which it differs from the recipe."""
+
+    label: str
+    config_kwargs: dict[str, Any]
+
+
+# The most telling ones first, for those who cannot wait for all.
+VARIANTS = {
+    "recipe": Variant("the recipe", {}),
+    "low-target-wide-start": Variant(
+        "KL target 0.008, first standard deviation 1", {"kl_target": 0.008, "initial_log_std": 0.0}
+    ),
+    "low-target": Variant("KL target 0.008", {"kl_target": 0.008}),
+    "wide-start": Variant("first standard deviation 1", {"initial_log_std": 0.0}),
+    "constant-rate": Variant("constant learning rate", {"kl_target": None}),
+    "raw-observations": Variant("observations as they are", {"model": {"normalize_observations": False}}),
+    "raw-returns": Variant("values in units of the reward", {"model": {"normalize_returns": False}}),
+    "no-bootstrap": Variant("the time limit ends what can be earned", {"bootstrap_truncated": False}),
+    "free-values": Variant("no clipping of values", {"use_clipped_value_loss": False}),
+    "samplers": Variant("mini-batches over samplers", {"mini_batches_over": "samplers"}),
+    "two-networks": Variant("separate networks", {"model": {"shared_torso": False}}),
+    "orthogonal": Variant("orthogonal initialisation", {"model": {"initialisation": "orthogonal"}}),
+    "small-tanh": Variant("tanh 64, 64", {"model": {"hidden_sizes": [64, 64], "activation": "tanh"}}),
+    "judged-per-update": Variant("KL judged once per rollout", {"kl_judged": "update"}),
+}
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0] if __doc__ else "", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="variants")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="of training")
+    parser.add_argument("--steps", type=int, default=STEPS, help="environment steps of each run")
+    parser.add_argument("--parallel", type=int, default=1, help="seeds trained side by side, each on a core of its own")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
+    options = parser.parse_args(args)
+    for name in options.only:
+        if not (options.results / f"learning-ablation-{name}.json").exists():
+            learning.main(command(name, options))
+
+
+def command(name: str, options: argparse.Namespace) -> list[str]:
+    """Returns the arguments with which `benchmarks.learning` trains and evaluates a variant."""
+    label, changed = VARIANTS[name]
+    kwargs = json.dumps({"total_steps": options.steps, **changed})
+    seeds = [str(seed) for seed in options.seeds]
+    return [
+        *EXPERIMENT,
+        *("--name", f"ablation-{name}", "--label", label, "--config_kwargs", kwargs, "--seeds", *seeds),
+        *("--parallel", str(options.parallel), "--results", str(options.results)),
+    ]
+
+
+if __name__ == "__main__":
+    learning.end_on_sigterm()
+    main()
