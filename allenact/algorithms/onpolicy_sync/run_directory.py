@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,6 +98,10 @@ class RunDirectory:
             return self.output_dir / "metrics" / self.tag_dir / start_time / f"metrics__test_{start_time}.json"
         return self.output_dir / "test" / self.tag / start_time / "metrics.json"
 
+    def metrics(self, mode: str, start_time: str) -> Path:
+        """The folder of the metrics files of a run of `mode` ("train" or "test")."""
+        return self.test_metrics(start_time).parent if mode == "test" else self.train_metrics(start_time)
+
     def valid_metrics(self, start_time: str, training_steps: int) -> Path:
         """The metrics file of one validated checkpoint (`--collect_valid_results`)."""
         return self.train_metrics(start_time) / f"metrics__valid_{start_time}{training_steps:012d}.json"
@@ -149,7 +154,13 @@ def _is_start_time(name: str) -> bool:
     return True
 
 
-def save_used_configs(folder: Path, source_files: dict[str, str]) -> None:
+def checkpoint_start_time_str(checkpoint_file_name: str) -> str:
+    """Returns the name of the folder that holds a checkpoint: in standard layouts, when its training began."""
+    folder = Path(checkpoint_file_name).resolve().parent
+    return folder.parent.name if folder.name == "checkpoints" else folder.name
+
+
+def save_used_configs(folder: Path, source_files: Mapping[str, str]) -> None:
     """Writes what was run into `folder`: the experiment's source files, its keyword arguments, and the git diff.
 
     Args:
