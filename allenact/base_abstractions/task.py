@@ -219,5 +219,9 @@ class TaskSampler(abc.ABC):
         return None
 
     def load_state_dict(self, state: dict[str, Any]) -> Task:
-        """Restores what `state_dict` returned, and returns the task that was being played."""
+        """Restores what `state_dict` returned, and returns the task that was being played.
+
+        Raises:
+            TaskError: it cannot be done any more; the sampler is restarted.
+        """
         raise NotImplementedError(f"{type(self).__name__} cannot be restored from a saved state")

@@ -18,17 +18,16 @@ from minigrid.utils.baby_ai_bot import BabyAIBot
 
 from allenact.base_abstractions.misc import RLStepResult
 from allenact.base_abstractions.sensor import Sensor, SensorSuite
-from allenact.base_abstractions.task import Task
 from allenact.utils.system import get_logger
 from allenact_plugins.minigrid_plugin.minigrid_environments import grid_world
-from allenact_plugins.minigrid_plugin.seeded_task_sampler import SeededTaskSampler
+from allenact_plugins.minigrid_plugin.seeded_task_sampler import SeededTask, SeededTaskSampler
 
 # Seconds the bot may think: it plans the whole episode at its first step, and sometimes loops for ever.
 _FIRST_ADVICE_TIMEOUT_S = 4.0
 _ADVICE_TIMEOUT_S = 2.0
 
 
-class BabyAITask(Task[MiniGridEnv]):
+class BabyAITask(SeededTask):
     """One BabyAI mission. Actions are MiniGrid's seven.
 
     Args:

@@ -13,10 +13,9 @@ from minigrid.minigrid_env import MiniGridEnv
 
 from allenact.base_abstractions.misc import RLStepResult
 from allenact.base_abstractions.sensor import Sensor, SensorSuite
-from allenact.base_abstractions.task import Task
 from allenact.errors import ExperimentConfigError, TaskError
 from allenact_plugins.minigrid_plugin.minigrid_environments import grid_world
-from allenact_plugins.minigrid_plugin.seeded_task_sampler import SeededTaskSampler
+from allenact_plugins.minigrid_plugin.seeded_task_sampler import SeededTask, SeededTaskSampler
 from allenact_plugins.minigrid_plugin.shortest_paths import (
     GridState,
     distances_to_goal,
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     import networkx as nx
 
 
-class MiniGridTask(Task[MiniGridEnv]):
+class MiniGridTask(SeededTask):
     """One episode in a MiniGrid environment.
 
     Actions are indices into `_ACTION_NAMES`; subclasses may define other names and numbers.
@@ -104,6 +103,11 @@ class MiniGridTask(Task[MiniGridEnv]):
             done=self.is_done(),
             info=info,
         )
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether seed and actions decide about everything: not with an expert that draws whenever it is asked."""
+        return self.corrupt_expert_within_actions_of_goal is None
 
     def reached_terminal_state(self) -> bool:
         """Whether the environment has ended the episode."""

@@ -1,4 +1,4 @@
-"""Which seed the next task gets: the part that the samplers of MiniGrid and of BabyAI tasks share."""
+"""Which seed the next task gets, and how an episode is saved: what MiniGrid and BabyAI tasks share."""
 
 from __future__ import annotations
 
@@ -8,14 +8,42 @@ from collections.abc import Sequence
 from typing import Any
 
 from gymnasium.utils.seeding import np_random
+from minigrid.minigrid_env import MiniGridEnv
 
+from allenact.base_abstractions.misc import RLStepResult
 from allenact.base_abstractions.task import Task, TaskSampler
-from allenact.errors import ExperimentConfigError, did_you_mean
+from allenact.errors import ExperimentConfigError, TaskError, did_you_mean
 from allenact.utils.system import get_logger
+from allenact_plugins.minigrid_plugin.minigrid_environments import grid_world
 
 # Keyword arguments that the framework or experiments pass to every sampler, whether it wants them or not.
 _ALWAYS_ACCEPTED = {"mp_ctx"}
 _warned_about: set[tuple[str, str]] = set()
+
+
+class SeededTask(Task[MiniGridEnv]):
+    """An episode that follows from the seed its environment was reset with and from the actions taken since.
+
+    Args:
+        **kwargs: for `Task`.
+
+    Attributes:
+        actions_taken: what `step` was called with.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.actions_taken: list[Any] = []
+
+    def step(self, action: Any) -> RLStepResult:
+        """Takes one environment step and remembers the action."""
+        self.actions_taken.append(action)
+        return super().step(action)
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether seed and actions decide about everything that is to come."""
+        return True
 
 
 class SeededTaskSampler(TaskSampler, abc.ABC):
@@ -66,6 +94,7 @@ class SeededTaskSampler(TaskSampler, abc.ABC):
         self._last_task: Task | None = None
         self._last_seed: int | None = None
         self._steps_spent_on_last_seed = 0
+        self._first_world_generator: dict[str, Any] = {}  # the environment's, when the last task began
         self.np_random, self._generator_seed = np_random(seed)
 
     def _check_arguments(self, num_unique_seeds: int | None) -> None:
@@ -119,6 +148,7 @@ class SeededTaskSampler(TaskSampler, abc.ABC):
         seed, repeated = self._next_seed()
         self._last_task = self._make_task(seed, repeated)
         self._last_seed = seed
+        self._first_world_generator = grid_world(self.env).np_random.bit_generator.state
         self.num_tasks_generated += 1
         return self._last_task
 
@@ -172,3 +202,51 @@ class SeededTaskSampler(TaskSampler, abc.ABC):
     def set_seed(self, seed: int) -> None:
         """Replaces the sampler's own generator; the environment is seeded anew with every task."""
         self.np_random, self._generator_seed = np_random(seed)
+
+    # Saving: an episode is played again
+
+    def state_dict(self, task: Task | None) -> dict[str, Any] | None:
+        """Returns the generators, and the seed and actions of `task`; None if these do not decide about all of it."""
+        if not isinstance(task, SeededTask) or task is not self._last_task or not task.is_repeatable:
+            return None
+        return {
+            "generator": self.np_random.bit_generator.state,
+            "num_tasks_generated": self.num_tasks_generated,
+            "steps_spent_on_last_seed": self._steps_spent_on_last_seed,
+            "seed": self._last_seed,
+            "world_generator": self._first_world_generator,
+            "actions": list(task.actions_taken),
+            "outcome": self._outcome_of(task),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> Task:
+        """Restores what `state_dict` returned, and returns the task that was being played.
+
+        Raises:
+            TaskError: the seed and the actions lead elsewhere, because the environment has changed.
+        """
+        self._last_task = None  # it has nothing to do with the task that is made here
+        task = self._last_task = self._make_task(state["seed"], repeated=False)
+        self._last_seed = state["seed"]
+        self._first_world_generator = state["world_generator"]
+        grid_world(self.env).np_random.bit_generator.state = state["world_generator"]
+        task.get_observations()  # as when it began: experts may have to watch from the start
+        for action in state["actions"]:
+            if not task.is_done():
+                task.step(action)
+        self.np_random.bit_generator.state = state["generator"]
+        self.num_tasks_generated = state["num_tasks_generated"]
+        self._steps_spent_on_last_seed = state["steps_spent_on_last_seed"]
+        if self._outcome_of(task) != state["outcome"]:
+            raise TaskError(
+                "a saved episode cannot be played again: its seed and its actions lead elsewhere.",
+                given=f"seed {state['seed']}, {len(state['actions'])} actions, {type(grid_world(self.env)).__name__}",
+                do="resume with the environment, its arguments and the version of minigrid that it was saved with.",
+            )
+        return task
+
+    def _outcome_of(self, task: Task) -> list[Any]:
+        """Returns what tells whether an episode went as another one: pose, mission, reward. It is cheap to get."""
+        world = grid_world(self.env)
+        x, y = world.agent_pos
+        return [int(x), int(y), int(world.agent_dir), str(world.mission), task.cumulative_reward]

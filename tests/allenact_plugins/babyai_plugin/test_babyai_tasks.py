@@ -8,6 +8,7 @@ pytest.importorskip("minigrid")
 
 from minigrid.envs.babyai import GoToObj
 
+from allenact.testing.contracts import check_task_sampler
 from allenact_plugins.babyai_plugin import babyai_tasks
 from allenact_plugins.babyai_plugin.babyai_constants import BABYAI_EXPERT_TRAJECTORIES_DIR
 from allenact_plugins.babyai_plugin.babyai_tasks import BabyAITaskSampler
@@ -131,3 +132,12 @@ def test_the_level_keeps_its_reward():
         result = task.step(task.query_expert()[0])
     assert result.reward == pytest.approx(1 - 0.9 * task.num_steps_taken() / 65)
     assert np.isscalar(result.reward)
+
+
+@pytest.mark.parametrize("level", ["BabyAI-GoToObj-v0", "BabyAI-PickupLoc-v0"])
+def test_a_saved_mission_goes_on(level):
+    check_task_sampler(lambda: make_sampler(level, seed=3))
+    sampler = make_sampler(level, seed=3)
+    task = sampler.next_task()
+    task.step(LEFT)
+    assert sampler.state_dict(task)["actions"] == [LEFT]

@@ -1,12 +1,14 @@
 import numpy as np
 import pytest
 
-from allenact.errors import ExperimentConfigError
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import SingleProcessVectorSampledTasks
+from allenact.errors import ExperimentConfigError, TaskError
+from allenact.testing.contracts import check_task_sampler
 from allenact.utils.system import get_logger
 from allenact_plugins.minigrid_plugin import seeded_task_sampler
-from allenact_plugins.minigrid_plugin.minigrid_environments import FastCrossing
+from allenact_plugins.minigrid_plugin.minigrid_environments import AskForHelpSimpleCrossing, FastCrossing
 from allenact_plugins.minigrid_plugin.minigrid_sensors import EgocentricMiniGridSensor
-from allenact_plugins.minigrid_plugin.minigrid_tasks import MiniGridTaskSampler
+from allenact_plugins.minigrid_plugin.minigrid_tasks import AskForHelpSimpleCrossingTask, MiniGridTaskSampler
 
 SENSORS = [EgocentricMiniGridSensor(agent_view_size=5)]
 LEFT = 0
@@ -152,3 +154,63 @@ def test_experts_make_every_episode_a_success():
 def test_task_classes_get_extra_arguments():
     sampler = make_sampler(extra_task_kwargs={"corrupt_expert_within_actions_of_goal": 2}, seed=0)
     assert sampler.next_task().corrupt_expert_within_actions_of_goal == 2
+
+
+# Saving
+
+
+class Blind(FastCrossing):
+    """Its rewards are those of another environment."""
+
+    def step(self, action):
+        observation, reward, *rest = super().step(action)
+        return observation, reward + 0.5, *rest
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {},
+        {"num_unique_seeds": 3, "deterministic_sampling": True},
+        {"num_unique_seeds": 3, "cache_graphs": True},
+        {"repeat_failed_task_for_min_steps": 7},
+    ],
+)
+def test_a_saved_episode_goes_on(kwargs):
+    check_task_sampler(lambda: make_sampler(seed=3, **kwargs))
+    assert saved_after(make_sampler(seed=3, **kwargs), 3) is not None
+
+
+def saved_after(sampler, steps):
+    task = sampler.next_task()
+    for _ in range(steps):
+        task.step(LEFT)
+    return sampler.state_dict(task)
+
+
+def test_a_world_with_a_memory_goes_on():
+    def make(**kwargs):
+        return MiniGridTaskSampler(
+            env_class=AskForHelpSimpleCrossing,
+            env_info={"size": 9, "exploration_reward": 0.1, "toggle_is_permenant": True},
+            sensors=SENSORS,
+            task_class=AskForHelpSimpleCrossingTask,
+            seed=1,
+            **kwargs,
+        )
+
+    check_task_sampler(make)
+    check_task_sampler(lambda: make(repeat_failed_task_for_min_steps=6))
+
+
+def test_what_cannot_be_repeated_is_not_saved():
+    assert saved_after(make_sampler(extra_task_kwargs={"corrupt_expert_within_actions_of_goal": 2}), 1) is None
+
+
+def test_another_environment_is_noticed():
+    state = saved_after(make_sampler(seed=3), 2)
+    other = MiniGridTaskSampler(env_class=Blind, env_info={"size": 9, "num_crossings": 3}, sensors=SENSORS, seed=3)
+    with pytest.raises(TaskError, match="cannot be played again"):
+        other.load_state_dict(state)
+    others = SingleProcessVectorSampledTasks.from_samplers([other, make_sampler(seed=3)])
+    assert others.load_state_dict([state, state]) == [0], "it is restarted"

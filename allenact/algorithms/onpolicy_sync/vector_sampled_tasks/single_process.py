@@ -32,6 +32,7 @@ from allenact.base_abstractions.task_batch import FinishedEpisode, ObservationDi
 from allenact.errors import TaskError
 from allenact.utils.seeding import preserve_rng_state
 from allenact.utils.spaces_utils import action_list
+from allenact.utils.system import get_logger
 
 
 class EpisodeEnd(NamedTuple):
@@ -268,15 +269,22 @@ class SingleProcessVectorSampledTasks(ListVectorTasks):
 
     def load_state_dict(self, states: Sequence[dict[str, Any] | None]) -> list[int]:
         """Restores what `state_dict` returned; returns the indices of samplers that had to be restarted."""
-        restarted = []
-        for index, state in enumerate(states):
-            if state is None:
-                self._restart(index)
-                restarted.append(index)
-            else:
-                with self._rng_guard():
-                    self._tasks[index] = self._samplers[index].load_state_dict(state)
+        restarted = [index for index, state in enumerate(states) if not self._restore(index, state)]
+        for index in restarted:
+            self._restart(index)
         return restarted
+
+    def _restore(self, index: int, state: dict[str, Any] | None) -> bool:
+        """Restores one sampler; returns False if there is nothing to restore or it cannot be done."""
+        if state is None:
+            return False
+        try:
+            with self._rng_guard():
+                self._tasks[index] = self._samplers[index].load_state_dict(state)
+        except TaskError as error:
+            get_logger().warning(f"Task sampler {self._first_sampler + index} starts anew: {error}")
+            return False
+        return True
 
     def close(self) -> None:
         """Closes the samplers. Calling it again does nothing."""
