@@ -38,6 +38,7 @@ from allenact.base_abstractions.experiment_config import TaskSampler
 from allenact.base_abstractions.misc import ActorCriticOutput, Memory, RLStepResult
 from allenact.base_abstractions.sensor import ExpertActionSensor, SensorSuite
 from allenact.utils.experiment_utils import Builder, LinearDecay, PipelineStage, TrainingPipeline
+from allenact_plugins.minigrid_plugin.minigrid_environments import grid_world
 from allenact_plugins.minigrid_plugin.minigrid_models import MiniGridSimpleConvRNN
 from allenact_plugins.minigrid_plugin.minigrid_sensors import EgocentricMiniGridSensor
 from allenact_plugins.minigrid_plugin.minigrid_tasks import MiniGridTask, MiniGridTaskSampler
@@ -70,7 +71,7 @@ class ConditionedMiniGridTask(MiniGridTask):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._answer: tuple[int, bool] = (0, False)
-        self._answered_at = -1  # the step that the answer belongs to
+        self._answered_at = -1  # the step of the environment that the answer belongs to
 
     @property
     def action_space(self) -> Dict:  # type: ignore[override]  # the parent's is discrete
@@ -80,9 +81,9 @@ class ConditionedMiniGridTask(MiniGridTask):
         return super()._step(2 * action["higher"] + action["lower"])
 
     def query_expert(self, *, expert_sensor_group_name: str, **kwargs: Any) -> tuple[int, bool]:
-        if self._answered_at != self.num_steps_taken():
-            self._answer = super().query_expert(**kwargs)
-            self._answered_at = self.num_steps_taken()
+        step = grid_world(self.env).step_count
+        if self._answered_at != step:  # both parts are of one answer
+            self._answer, self._answered_at = super().query_expert(**kwargs), step
         action, success = self._answer
         if not success:
             return 0, False

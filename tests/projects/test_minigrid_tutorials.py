@@ -12,6 +12,7 @@ from allenact.algorithms.onpolicy_sync.losses.imitation import Imitation
 from allenact.base_abstractions.misc import Memory
 from allenact.utils import spaces_utils
 from allenact_plugins.minigrid_plugin.configs.minigrid_nomemory import MiniGridNoMemoryExperimentConfig
+from allenact_plugins.minigrid_plugin.minigrid_tasks import MiniGridTask
 from projects.tutorials.minigrid_tutorial import MiniGridTutorialExperimentConfig
 from projects.tutorials.minigrid_tutorial_conds import (
     ConditionedMiniGridSimpleConvRNN,
@@ -115,16 +116,20 @@ class TestActionOfTwoParts:
     config = MiniGridTutorialCondsExperimentConfig()
 
     def test_the_expert_answers_part_by_part(self):
+        """In what a step returns, too."""
         sampler = make_sampler(self.config)
         lengths = []
         for _ in range(20):
             task = sampler.next_task()
+            observation = task.get_observations()
             while not task.is_done():
                 expert = spaces_utils.unflatten(
-                    self.config.SENSORS[1].observation_space, torch.as_tensor(task.get_observations()["expert_action"])
+                    self.config.SENSORS[1].observation_space, torch.as_tensor(observation["expert_action"])
                 )
                 assert [int(part["expert_success"]) for part in expert.values()] == [1, 1]
-                task.step({name: int(part["action_or_policy"]) for name, part in expert.items()})
+                action = {name: int(part["action_or_policy"]) for name, part in expert.items()}
+                assert 2 * action["higher"] + action["lower"] == MiniGridTask.query_expert(task)[0]
+                observation = task.step(action).observation
             assert task.metrics()["success"] == 1
             lengths.append(task.num_steps_taken())
         assert sum(lengths) / len(lengths) < 5
