@@ -353,7 +353,7 @@ def library_versions() -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version
 
     versions = {"python": platform.python_version()}
-    for name in ("torch", "numpy", "mujoco", "gymnasium"):
+    for name in ("torch", "numpy", "mujoco", "gymnasium", "minigrid"):
         try:
             versions[name] = version(name)
         except PackageNotFoundError:

@@ -179,10 +179,15 @@ def restore_state(trainer: OnPolicyTrainer, state: TrainingState) -> None:
     trainer.last_save = trainer.last_log = pipeline.total_steps
     if pipeline.current_stage is None:
         return
-    if state.library_versions and state.library_versions != library_versions():
+    here = library_versions()
+    others = [
+        f"{name} {version}" for name, version in (state.library_versions or {}).items() if here.get(name) != version
+    ]
+    if others:
         get_logger().warning(
-            f"The checkpoint was written with {state.library_versions}, this is {library_versions()}: the run may"
-            " differ in rounding from an uninterrupted one."
+            f"The checkpoint was written with {', '.join(others)}, this is"
+            f" {', '.join(f'{name} {version}' for name, version in here.items())}: the run may differ in rounding, or in"
+            " its episodes, from an uninterrupted one."
         )
     exact = state.is_exact and trainer.num_workers == 1
     if not exact:
@@ -215,6 +220,8 @@ def _restore_samplers(trainer: OnPolicyTrainer, states: list[dict[str, Any] | No
             " start anew, and the run is not exactly the one that was interrupted."
         )
         return None
+    if None in states:  # they begin new episodes, not once more the first ones of the run
+        trainer.vector_tasks.set_seeds(worker_seeds(trainer.num_samplers, _seed_at(trainer)))
     restarted = trainer.vector_tasks.load_state_dict(states)
     if restarted:
         get_logger().warning(
@@ -244,11 +251,17 @@ def _restore_the_rest(trainer: OnPolicyTrainer, state: TrainingState, restarted:
         restore_rng_state(state.rng_state)
 
 
+def _seed_at(trainer: OnPolicyTrainer) -> int | None:
+    """Returns the seed that follows from the run's seed and its steps so far; None if the run has none."""
+    steps = trainer.training_pipeline.total_steps
+    seed = trainer.seed
+    return None if seed is None else checkpoint_seed(seed, steps, trainer.worker_id, trainer.num_workers)
+
+
 def reseed(trainer: OnPolicyTrainer) -> None:
     """Seeds this worker and its samplers from the seed and the total steps, where no exact state is known."""
     if trainer.seed is None:
         return
-    steps = trainer.training_pipeline.total_steps
-    set_seed(checkpoint_seed(trainer.seed, steps, trainer.worker_id, trainer.num_workers))
+    set_seed(_seed_at(trainer))
     if trainer.training_pipeline.rollout_storage is not None:
         trainer.vector_tasks.set_seeds(worker_seeds(trainer.num_samplers, None))
