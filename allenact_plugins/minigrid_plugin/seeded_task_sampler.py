@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gymnasium.utils.seeding import np_random
@@ -94,7 +94,7 @@ class SeededTaskSampler(TaskSampler, abc.ABC):
         self._last_task: Task | None = None
         self._last_seed: int | None = None
         self._steps_spent_on_last_seed = 0
-        self._first_world_generator: dict[str, Any] = {}  # the environment's, when the last task began
+        self._first_world_generator: Mapping[str, Any] = {}  # the environment's, when the last task began
         self.np_random, self._generator_seed = np_random(seed)
 
     def _check_arguments(self, num_unique_seeds: int | None) -> None:
@@ -207,7 +207,7 @@ class SeededTaskSampler(TaskSampler, abc.ABC):
 
     def state_dict(self, task: Task | None) -> dict[str, Any] | None:
         """Returns the generators, and the seed and actions of `task`; None if these do not decide about all of it."""
-        if not isinstance(task, SeededTask) or task is not self._last_task or not task.is_repeatable:
+        if task is not self._last_task or not isinstance(task, SeededTask) or not task.is_repeatable:
             return None
         return {
             "generator": self.np_random.bit_generator.state,

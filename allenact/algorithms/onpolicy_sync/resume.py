@@ -179,16 +179,7 @@ def restore_state(trainer: OnPolicyTrainer, state: TrainingState) -> None:
     trainer.last_save = trainer.last_log = pipeline.total_steps
     if pipeline.current_stage is None:
         return
-    here = library_versions()
-    others = [
-        f"{name} {version}" for name, version in (state.library_versions or {}).items() if here.get(name) != version
-    ]
-    if others:
-        get_logger().warning(
-            f"The checkpoint was written with {', '.join(others)}, this is"
-            f" {', '.join(f'{name} {version}' for name, version in here.items())}: the run may differ in rounding, or in"
-            " its episodes, from an uninterrupted one."
-        )
+    _warn_of_other_versions(state)
     exact = state.is_exact and trainer.num_workers == 1
     if not exact:
         lacks = "is of several training workers" if state.is_exact else "holds no states of generators and samplers"
@@ -201,6 +192,17 @@ def restore_state(trainer: OnPolicyTrainer, state: TrainingState) -> None:
         reseed(trainer)
     else:
         _restore_the_rest(trainer, state, restarted)
+
+
+def _warn_of_other_versions(state: TrainingState) -> None:
+    here, saved = library_versions(), state.library_versions or {}
+    others = [name for name, version in saved.items() if here.get(name) != version]
+    if others:
+        get_logger().warning(
+            f"The checkpoint was written with {', '.join(f'{name} {saved[name]}' for name in others)}, this is"
+            f" {', '.join(f'{name} {here.get(name)}' for name in others)}: the run may differ in rounding, or in its"
+            " episodes, from an uninterrupted one."
+        )
 
 
 def _restore_stream_memory(pipeline: TrainingPipeline, saved: dict[str, Any]) -> None:
