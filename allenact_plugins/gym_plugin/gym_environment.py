@@ -19,7 +19,9 @@ from allenact.errors import (
     UsageError,
     did_you_mean,
 )
+from allenact.utils.rendering import choose_gl_backend
 from allenact.utils.system import get_logger
+from allenact_plugins.gym_plugin.drawn_view import DrawnView
 from allenact_plugins.gym_plugin.mujoco_env import MuJoCoEnv
 from allenact_plugins.gym_plugin.mujoco_tasks import MUJOCO_TASKS
 
@@ -68,6 +70,7 @@ class GymEnvironment:
         self._current_observation: Any = None
         self._next_seed: int | None = None
         self.saved_seed: int | None = None
+        self._drawn_view: DrawnView | None = None
 
     @property
     def initial_observation(self) -> Any:
@@ -113,13 +116,24 @@ class GymEnvironment:
 
         Args:
             mode: accepted because gym wanted it here.
-            without_opengl: where the environment is a MuJoCo task of ours, draw its path and joints instead.
+            without_opengl: where the environment is a MuJoCo task, draw its path and joints instead.
+
+        Raises:
+            RenderingUnavailable: it is a MuJoCo task, and MuJoCo cannot draw on this machine.
+            UsageError: it offers no pictures.
         """
         if self._initial_observation is None:
             self.reset()
-        mujoco_env = self.mujoco_env
-        if without_opengl and mujoco_env is not None:
-            return mujoco_env.render_without_opengl()
+        innermost: Any = self.env.unwrapped
+        is_gymnasiums = hasattr(innermost, "mujoco_renderer")  # -v4, -v5: takes the first back end it can import
+        if without_opengl and isinstance(innermost, MuJoCoEnv):
+            return innermost.render_without_opengl()
+        if without_opengl and is_gymnasiums:
+            if self._drawn_view is None:
+                self._drawn_view = DrawnView(innermost.model, innermost.width, innermost.height)
+            return self._drawn_view.draw(innermost.data)
+        if is_gymnasiums:
+            choose_gl_backend()
         picture = self.env.render()
         if not isinstance(picture, np.ndarray):
             raise UsageError(

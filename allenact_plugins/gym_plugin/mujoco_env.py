@@ -107,7 +107,7 @@ class MuJoCoEnv(gymnasium.Env[Array, Any]):
     def render(self) -> Any:
         """Returns a picture, [height, width, 3] uint8, or None without `render_mode`.
 
-        Seen through the model's tracking camera where it has one, else by a free camera.
+        Seen through the model's tracking camera where it has one, else by a free camera. Floors never end.
 
         Raises:
             RenderingUnavailable: MuJoCo cannot draw on this machine.
@@ -118,6 +118,7 @@ class MuJoCoEnv(gymnasium.Env[Array, Any]):
             self._renderer = self._make_renderer()
         data = self.current_data()
         self._renderer.update_scene(data, camera=self._camera(data))
+        keep_floor_below(self._renderer.scene, self.task.model, data.xpos[1])
         return self._renderer.render()  # [height, width, 3]
 
     def render_without_opengl(self) -> Any:
@@ -166,6 +167,30 @@ class MuJoCoEnv(gymnasium.Env[Array, Any]):
         if self.task.camera_height is not None:
             camera.lookat[2] = self.task.camera_height
         return camera
+
+
+def keep_floor_below(scene: Any, model: Any, position: Array) -> None:
+    """Moves the floors of a scene below a robot by whole tiles, so that they seem to stand still and to have no end.
+
+    To the physics a plane has no end anyway; it is drawn with the size that the model gives, which a trained ant leaves
+    within ten seconds. Planes without a pattern stay where they are, because nobody would see the robot move.
+
+    Args:
+        scene: `mujoco.MjvScene`, updated.
+        model: whose scene it is.
+        position: [3] of the robot, metres.
+    """
+    import mujoco
+
+    for geom in scene.geoms[: scene.ngeom]:
+        if geom.objtype != mujoco.mjtObj.mjOBJ_GEOM or geom.type != mujoco.mjtGeom.mjGEOM_PLANE:
+            continue
+        material, size = model.geom_matid[geom.objid], model.geom_size[geom.objid, :2]
+        if material < 0 or model.mat_texuniform[material] or not (size * model.mat_texrepeat[material]).all():
+            continue
+        tiles = 2 * size / model.mat_texrepeat[material]  # [2] metres, until the pattern repeats
+        axes = geom.mat[:, :2]  # [3, 2] of the plane
+        geom.pos += axes @ (np.round((position - geom.pos) @ axes / tiles) * tiles)
 
 
 def register_environments() -> None:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from allenact.errors import ExperimentConfigError, MissingExtraError, UnknownEnvironmentError, UsageError
+from allenact.utils.rendering import RenderingUnavailable
 from allenact_plugins.gym_plugin import gym_environment
 from allenact_plugins.gym_plugin.gym_environment import RENAMED_IDS, GymEnvironment
 
@@ -93,6 +94,23 @@ def test_pictures():
     assert env.render(mode="rgb_array").shape == (4, 6, 3)
     with pytest.raises(UsageError, match="cannot be drawn"):
         GymEnvironment("Counting-v0", render_mode=None).render()
+
+
+def test_gymnasium_s_own_mujoco_tasks_are_drawn_without_a_display_and_without_opengl(monkeypatch):
+    monkeypatch.delenv("MUJOCO_GL", raising=False)  # left alone, Gymnasium would try GLFW, which needs a display
+    env = GymEnvironment("Hopper-v5", width=64, height=48)
+    try:
+        assert env.render().shape == (48, 64, 3)
+    except RenderingUnavailable as error:
+        assert "apt-get install" in str(error)
+    first = env.render(without_opengl=True)
+    assert first.shape == (48, 64, 3)
+    env.step(env.action_space.sample())
+    assert (env.render(without_opengl=True) != first).any()
+    monkeypatch.setenv("ALLENACT_GL_BACKEND", "none: switched off for a test")
+    with pytest.raises(RenderingUnavailable, match="apt-get install"):
+        env.render()
+    env.close()
 
 
 def test_keyword_arguments_reach_the_environment():

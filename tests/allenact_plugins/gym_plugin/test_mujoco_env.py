@@ -244,16 +244,20 @@ def test_larger_pictures_than_the_model_allows():
         env.close()
 
 
-def test_the_camera_follows_the_robot():
-    env = MuJoCoEnv("Ant-v2", render_mode="rgb_array", width=64, height=48)
+@pytest.mark.parametrize(("task_id", "tile"), [("Ant-v2", 4 / 3), ("Hopper-v2", 2 / 3), ("Swimmer-v2", 8 / 3)])
+def test_the_camera_follows_the_robot_and_the_floor_has_no_end(task_id, tile):
+    env = MuJoCoEnv(task_id, render_mode="rgb_array", width=64, height=48)
     env.reset(seed=0)
     try:
         here = env.render().astype(int)
     except RenderingUnavailable as error:
         pytest.skip(str(error))
-    env.simulations._fields.qpos[0, :2] += 16  # a whole number of the floor's tiles
-    there = env.render().astype(int)
-    assert np.abs(here - there).mean() < 0.05 * np.abs(here - here[::-1, ::-1]).mean()
+    difference = np.abs(here - here[::-1, ::-1]).mean()
+    for far in (12 * tile, 120 * tile):  # the second is beyond the end of the floor in the model
+        env.simulations._fields.qpos[0, 0] = far
+        assert np.abs(here - env.render()).mean() < 0.05 * difference
+    env.simulations._fields.qpos[0, 0] += 0.4 * tile
+    assert np.abs(here - env.render()).mean() > 0.05 * difference, "one sees it move"
     env.close()
 
 
