@@ -8,6 +8,7 @@ not work. Nothing is changed or written.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import shutil
@@ -97,6 +98,8 @@ def check_rendering() -> Iterator[Finding]:
     """Yields how MuJoCo draws here."""
     from allenact.utils.rendering import RenderingUnavailable, choose_gl_backend
 
+    if importlib.util.find_spec("mujoco") is None:  # said among the packages
+        return
     try:
         yield Finding(OK, "OpenGL", f"{choose_gl_backend()}, for pictures of MuJoCo tasks")
     except RenderingUnavailable as error:

@@ -16,9 +16,13 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from allenact.errors import AllenActError
-from allenact.utils.metrics_files import RunMetrics, read_runs
-from allenact.viz.curves import draw_curves, new_figure, save_figure
+ROOT = Path(__file__).resolve().parent.parent
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+from allenact.errors import AllenActError  # noqa: E402
+from allenact.utils.metrics_files import RunMetrics, read_runs  # noqa: E402
+from allenact.viz.curves import draw_curves, new_figure, save_figure  # noqa: E402
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -79,7 +79,7 @@ def find_experiment(checkpoint: Path) -> ExperimentConfig:
     folder = RunFolders.of(checkpoint).used_configs
     kwargs_file = folder / "config_kwargs.json"
     kwargs = kwargs_file.read_text(encoding="utf-8") if kwargs_file.is_file() else "{}"
-    tag = checkpoint.name.removeprefix("exp_").partition("__stage_")[0]
+    tag = checkpoint.stem.removeprefix("exp_").partition("__stage_")[0]
     reasons = []
     for copy in sorted(folder.glob("*.py")):
         origin = ORIGIN.match(copy.read_text(encoding="utf-8"))

@@ -37,6 +37,8 @@ def test_no_opengl_is_said_with_the_packages_to_install(monkeypatch):
     assert finding.level == LESS
     assert "egl: no such library" in finding.found
     assert "libosmesa6" in finding.do
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert list(doctor.check_rendering()) == [], "without MuJoCo, that is what has to be installed"
 
 
 def test_missing_packages(monkeypatch):
