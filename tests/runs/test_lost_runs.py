@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from allenact.algorithms.onpolicy_sync import engine, update
+from allenact.algorithms.onpolicy_sync import rollout_engine, update
 from allenact.algorithms.onpolicy_sync.checkpointing import load_checkpoint
 from allenact.errors import NonFiniteError, RunError, TaskWorkerError
 from allenact.testing.experiments import ToyExperiment
@@ -88,7 +88,7 @@ def test_a_failure_saves_what_was_there_before_the_rollout(train, tmp_path, same
     "the current rollout and its episodes",
 )
 def test_restarts_are_counted_and_end(train, monkeypatch):
-    monkeypatch.setattr(engine, "MOST_SAMPLER_RESTARTS", 2)
+    monkeypatch.setattr(rollout_engine, "MOST_SAMPLER_RESTARTS", 2)
     packages = []
     with pytest.raises(TaskWorkerError, match="out of fuel"):
         train(FailingToy(stage_steps=(640,)), backend="process", try_restart_after_task_error=True, packages=packages)

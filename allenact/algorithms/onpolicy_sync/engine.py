@@ -1,12 +1,8 @@
-"""The training loop, `OnPolicyTrainer.run_pipeline`, and the wiring of its parts.
-
-A little over 400 lines, because whoever reads the loop wants the short methods that it calls beside it.
-"""
+"""The training loop, `OnPolicyTrainer.run_pipeline`, and the wiring of its parts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from allenact.algorithms.onpolicy_sync.checkpointing import CheckpointStore, load_checkpoint, load_model_weights
-from allenact.algorithms.onpolicy_sync.collection import RolloutCollector, StopRequested, sample_actions
+from allenact.algorithms.onpolicy_sync.collection import StopRequested
 from allenact.algorithms.onpolicy_sync.engine_base import (
     TEST_MODE_STR,
     TRAIN_MODE_STR,
@@ -23,13 +19,11 @@ from allenact.algorithms.onpolicy_sync.engine_base import (
 )
 from allenact.algorithms.onpolicy_sync.inference_engine import OnPolicyInference
 from allenact.algorithms.onpolicy_sync.resume import Boundary, reseed, restore_state, save_boundary
+from allenact.algorithms.onpolicy_sync.rollout_engine import RolloutEngine
 from allenact.algorithms.onpolicy_sync.startup_checks import describe_training
 from allenact.algorithms.onpolicy_sync.storage import RolloutBlockStorage
-from allenact.algorithms.onpolicy_sync.teacher import Teacher
 from allenact.algorithms.onpolicy_sync.tracking import LogPackage, metric_means
 from allenact.algorithms.onpolicy_sync.update import PolicyUpdater, set_learning_rate, use_fused_kernels
-from allenact.errors import TaskWorkerError
-from allenact.utils.seeding import worker_seeds
 from allenact.utils.system import get_logger
 from allenact.utils.timing import Timer
 
@@ -48,14 +42,11 @@ __all__ = [
     "OnPolicyTrainer",
 ]
 
-MOST_SAMPLER_RESTARTS = 10
-"""Crashes of task samplers that a run survives, if it is to survive them; the next one ends it."""
-
 # Updates longer than this are broken off when the run is to stop; the weights are then those from before the update.
 _LONG_UPDATE_S = 2.0
 
 
-class OnPolicyTrainer(OnPolicyRLEngine):
+class OnPolicyTrainer(RolloutEngine):
     """Trains the model as the experiment's pipeline says.
 
     Args:
@@ -63,8 +54,7 @@ class OnPolicyTrainer(OnPolicyRLEngine):
         checkpoints: where checkpoints are written, None to write none.
         send: takes a LogPackage, or the path of a checkpoint that was just written.
         save_ckpt_after_every_pipeline_stage: also save at the end of each stage.
-        try_restart_after_task_error: restart crashed samplers, once in each rollout and `MOST_SAMPLER_RESTARTS` times.
-        **engine_kwargs: see OnPolicyRLEngine.
+        **engine_kwargs: see RolloutEngine.
     """
 
     def __init__(
@@ -74,14 +64,12 @@ class OnPolicyTrainer(OnPolicyRLEngine):
         checkpoints: CheckpointStore | None = None,
         send: Callable[[LogPackage | Path], None] = lambda message: None,
         save_ckpt_after_every_pipeline_stage: bool = True,
-        try_restart_after_task_error: bool = False,
         **engine_kwargs: Any,
     ) -> None:
-        super().__init__(config, TRAIN_MODE_STR, **engine_kwargs)
+        super().__init__(config, **engine_kwargs)
         self.checkpoints = checkpoints
         self.send = send
         self.save_after_stages = save_ckpt_after_every_pipeline_stage
-        self.try_restart_after_task_error = try_restart_after_task_error
 
         self.actor_critic.train()
         parameters = [parameter for parameter in self.actor_critic.parameters() if parameter.requires_grad]
@@ -103,32 +91,8 @@ class OnPolicyTrainer(OnPolicyRLEngine):
 
         self.timer = Timer()
         self.prepared = self._reported = False
-        self.stop_requested = False
         self.last_save = self.last_log = 0  # environment steps at which a checkpoint or a package was last written
-        self.steps_in_rollout = 0  # environment steps of this worker since the rollout began
-        self.stage_index: int | None = None
-        self.storages_in_use: dict[str, ExperienceStorage] = {}
-        self.boundary: Boundary | None = None  # what to go back to if the current rollout or update is broken off
         self.warned_about_unsaved_state = False
-        self.restarts = self.dropped_episodes = 0  # after crashes of samplers
-        self.experiences_seen: dict[
-            str, int
-        ] = {}  # by storage uuid, of this worker, already in the pipeline's counters
-        self._collector: RolloutCollector | None = None
-
-    @property
-    def collector(self) -> RolloutCollector:
-        """Plays the tasks; starts the samplers when first asked for."""
-        if self._collector is None:
-            self._collector = RolloutCollector(
-                self.actor_critic,
-                self.vector_tasks,
-                self.device,
-                self.preprocessors,
-                stop_requested=lambda: self.stop_requested,
-            )
-            self._choose_sampling()
-        return self._collector
 
     def prepare(self, checkpoint_file_name: str | None = None, restart_pipeline: bool = False) -> None:
         """Loads a checkpoint, if there is one, and starts the task samplers.
@@ -218,32 +182,6 @@ class OnPolicyTrainer(OnPolicyRLEngine):
                 with self.timer("save"):
                     self.save_checkpoint(is_last=pipeline.current_stage is None)
 
-    def enter_stage(self, stage: PipelineStage) -> dict[str, ExperienceStorage]:
-        """Returns the storages of `stage`; those that enter use begin with the current observations."""
-        pipeline = self.training_pipeline
-        if pipeline.current_stage_index != self.stage_index:
-            self.stage_index = pipeline.current_stage_index
-            storages = pipeline.get_stage_storage(stage)
-            self.initialize_storages({k: v for k, v in storages.items() if k not in self.storages_in_use})
-            self.storages_in_use = storages
-            self._choose_sampling()
-            stage.change_engine_attributes(self)
-        return self.storages_in_use
-
-    def _choose_sampling(self) -> None:
-        """Lets the collector sample from the model alone, or with the expert where the stage asks for it."""
-        stage = self.training_pipeline.current_stage
-        if self._collector is None or stage is None:
-            return
-        self._collector.choose_actions = sample_actions
-        if stage.teacher_forcing is not None:
-            self._collector.choose_actions = Teacher(
-                stage.teacher_forcing,
-                self.actor_critic.action_space,
-                stage_steps=lambda: stage.steps_taken_in_stage + self.steps_in_rollout * self.num_workers,
-                tracker=self.tracker,
-            )
-
     def set_boundary(self) -> None:
         """Remembers where the run is between two rollouts, with the weights if an update takes long.
 
@@ -254,66 +192,6 @@ class OnPolicyTrainer(OnPolicyRLEngine):
             raise StopRequested
         if self.checkpoints is not None:
             self.boundary = Boundary.of(self, with_weights=self.timer.last("update", default=inf) > _LONG_UPDATE_S)
-
-    def prepare_storage(self, storage: ExperienceStorage) -> None:
-        """Tells a storage where it lives, which part of the data is this worker's, and how long rollouts are."""
-        storage.to(self.device)
-        storage.set_partition(index=self.worker_id, num_parts=self.num_workers)
-        stage = self.training_pipeline.current_stage
-        if isinstance(storage, RolloutBlockStorage) and stage is not None:
-            storage.reserve(stage.training_settings.num_steps)
-
-    def initialize_storages(self, storages: dict[str, ExperienceStorage]) -> None:
-        """Brings storages into use; if a rollout storage is among them, with the tasks' current observations."""
-        for storage in storages.values():
-            self.prepare_storage(storage)
-        if self.training_pipeline.rollout_storage_uuid in storages:
-            self.collector.initialize(storages.values())
-        else:
-            self.initialize_without_tasks(storages.values())
-        self.experiences_seen.update({uuid: storage.total_experiences for uuid, storage in storages.items()})
-
-    def collect(self, stage: PipelineStage, storages: dict[str, ExperienceStorage]) -> int:
-        """Collects one rollout; returns the environment steps that this worker took."""
-        self.steps_in_rollout = 0
-        rollout_storage = self.training_pipeline.rollout_storage
-        if rollout_storage is None:
-            if self.stop_requested:
-                raise StopRequested
-            return 1  # without environments a step is one iteration of updates
-        settings = stage.training_settings
-        play = partial(
-            RolloutCollector.collect,
-            rollout_storage=rollout_storage,
-            storages=list(storages.values()),
-            num_steps=settings.num_steps,
-            bootstrap_truncated=bool(settings.bootstrap_truncated),
-            on_step=self._count_step,
-        )
-        try:
-            return play(self.collector)
-        except TaskWorkerError as error:
-            if not self.try_restart_after_task_error or self.restarts >= MOST_SAMPLER_RESTARTS:
-                raise
-            get_logger().warning(f"Task samplers are restarted and this rollout begins anew: {error}")
-        self._restart_samplers(storages)
-        return play(self.collector)
-
-    def _restart_samplers(self, storages: dict[str, ExperienceStorage]) -> None:
-        """Replaces the task samplers by new ones, on new tasks; what the rollout had gathered is dropped."""
-        self.restarts += 1
-        self.dropped_episodes += self.num_samplers
-        self.vector_tasks.close()
-        self._vector_tasks = self._collector = None
-        self.vector_tasks.set_seeds(worker_seeds(self.num_samplers, None))
-        self.vector_tasks.next_task()  # the first tasks were those that the run began with
-        if self.boundary is not None:
-            self.tracker.load_state_dict(self.boundary.tracker_state)
-        self.steps_in_rollout = 0
-        self.initialize_storages(storages)
-
-    def _count_step(self, steps: int) -> None:
-        self.steps_in_rollout += steps
 
     def prepare_updates(self, stage: PipelineStage, storages: dict[str, ExperienceStorage]) -> None:
         """Lets every storage compute its targets."""
@@ -370,13 +248,6 @@ class OnPolicyTrainer(OnPolicyRLEngine):
             f"first rollout: {steps:,} steps collected in {collect:.1f} s, learned from in {update:.1f} s;"
             f" about {steps / max(collect + update, 1e-9):,.0f} steps/s"
         )
-
-    def advance_scenes(self, stage: PipelineStage, storages: dict[str, ExperienceStorage]) -> None:
-        """Every `advance_scene_rollout_period` rollouts, drops the running episodes and draws new tasks."""
-        period = stage.training_settings.advance_scene_rollout_period
-        if period and self.training_pipeline.rollout_count % period == 0:
-            self.vector_tasks.next_task(force_advance_scene=True)
-            self.initialize_storages(storages)
 
     # Logs
 
