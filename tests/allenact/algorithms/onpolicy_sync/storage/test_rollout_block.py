@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from allenact.algorithms.onpolicy_sync.returns import discounted_returns, gae, normalize_advantages
-from allenact.algorithms.onpolicy_sync.storage import RolloutBlockStorage, rollout_block
+from allenact.algorithms.onpolicy_sync.storage import RolloutBlockStorage, rollout_batches
 from allenact.base_abstractions.misc import Memory
 from allenact.errors import CheckpointError, ExperimentConfigError, TaskError
 
@@ -231,7 +231,7 @@ def test_a_batch_gets_the_memory_of_its_own_samplers():
 
 @pytest.mark.parametrize("kept", [True, False])
 def test_mini_batches_are_those_of_the_current_rollout_in_every_pass(monkeypatch, kept):
-    monkeypatch.setattr(rollout_block, "_KEPT_GROUPS_BYTES", 10**9 if kept else 0)
+    monkeypatch.setattr(rollout_batches, "_KEPT_GROUPS_BYTES", 10**9 if kept else 0)
     storage = new_storage(num_samplers=5)
     for steps in (6, 3):
         fill(storage, steps=steps)
