@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from allenact.utils.metrics_files import FILE_NAME, readable_rows
 from benchmarks.common import ROOT, add_common_arguments, interleave, print_row, record, write_result
 
 TUTORIAL = ("gym_mujoco_tutorial", "-b", "projects/tutorials", "-m", "8", "-s", "0", "-e", "-l", "error")
@@ -155,8 +156,7 @@ def _wait_until(condition: Callable[[], bool], process: subprocess.Popen[bytes],
 
 def _logged_modes(output: Path) -> list[str]:
     """Returns the mode ("train", "valid") of every whole line in the run's metrics file."""
-    lines = [line for path in output.rglob("metrics.jsonl") for line in path.read_text().splitlines(keepends=True)]
-    return [json.loads(line)["mode"] for line in lines if line.endswith("\n")]
+    return [row["mode"] for file in output.rglob(FILE_NAME) for row in readable_rows(file)]
 
 
 # Processes, from /proc

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from allenact.utils.metrics_files import RunMetrics, read_run
 from benchmarks.common import ROOT, add_common_arguments, record, write_result
 from benchmarks.startup import TUTORIAL, _env, family, proportional_set_size
 
@@ -36,9 +37,8 @@ def main(args: Sequence[str] | None = None) -> None:
         start = time.monotonic()
         megabytes = run(Path(folder), kwargs)
         seconds = time.monotonic() - start
-        (metrics,) = Path(folder).rglob("metrics.jsonl")
-        lines = [json.loads(line) for line in metrics.read_text().splitlines()]
-    result["rows"].append({"seconds": seconds, "megabytes": megabytes, **curves(lines)})
+        metrics = read_run(Path(folder))
+    result["rows"].append({"seconds": seconds, "megabytes": megabytes, **curves(metrics)})
     write_result(result, options.results, options.name)
 
 
@@ -59,17 +59,15 @@ def run(folder: Path, config_kwargs: dict[str, Any]) -> float:
     return peak / 1e6
 
 
-def curves(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Returns what the lines of a metrics file say about rewards and speed."""
-    train = [line for line in lines if line["mode"] == "train"]
-    valid = [line for line in lines if line["mode"] == "valid"]
-    first, last = train[0], train[-1]
-    seconds = max(last["wall_time"] - first["wall_time"], 1e-9)
+def curves(run: RunMetrics) -> dict[str, Any]:
+    """Returns what the metrics files of a run say about rewards and speed."""
+    train, valid = run.series("reward"), run.series("reward", "valid")
+    seconds = max(train.seconds[-1] - train.seconds[0], 1e-9)
     return {
-        "steps": last["training_steps"],
-        "steps_per_second": (last["training_steps"] - first["training_steps"]) / seconds,
-        "train": [[line["training_steps"], line["train-metrics/reward"]] for line in train],
-        "valid": [[line["training_steps"], line["valid-metrics/reward"]] for line in valid],
+        "steps": run.steps,
+        "steps_per_second": (train.steps[-1] - train.steps[0]) / seconds,
+        "train": [list(point) for point in zip(train.steps, train.values, strict=True)],
+        "valid": [list(point) for point in zip(valid.steps, valid.values, strict=True)],
     }
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
-from allenact.algorithms.onpolicy_sync.checkpointing import load_checkpoint
+from allenact.algorithms.onpolicy_sync.checkpointing import load_checkpoint, load_model_weights
 from allenact.algorithms.onpolicy_sync.policy import ActorCriticModel
 from allenact.algorithms.onpolicy_sync.storage import RolloutStorage
 from allenact.base_abstractions.experiment_config import MachineParams
@@ -109,14 +109,7 @@ class InferenceAgent:
             model_state_dict = load_checkpoint(checkpoint_path).model_state_dict
         if model_state_dict is not None:
             weights = model_state_dict.get("model_state_dict", model_state_dict)
-            try:
-                actor_critic.load_state_dict(weights)
-            except RuntimeError as error:
-                raise CheckpointError(
-                    "the weights belong to another model.",
-                    given=str(error),
-                    do="use the experiment that the checkpoint was written by.",
-                ) from error
+            load_model_weights(actor_critic, weights, checkpoint_path or "model_state_dict")
         return cls(
             actor_critic=actor_critic,
             rollout_storage=rollout_storage,

@@ -137,6 +137,22 @@ def read_run(path: Path) -> RunMetrics:
     return runs[0]
 
 
+def readable_rows(file: Path) -> list[dict[str, Any]]:
+    """Returns the lines of a metrics file that can be read, as they are; none of a file that does not exist.
+
+    One that is just being written, or was cut off when its run ended, is left out.
+    """
+    rows = []
+    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and {"mode", "training_steps"} <= row.keys():
+            rows.append(row)
+    return rows
+
+
 def _tag(file: Path) -> str:
     """Returns the folders between `metrics` and the start time, or the one above the start time in other layouts."""
     parts = file.resolve().parts[:-2]

@@ -48,9 +48,7 @@ class MemorylessActorCritic(ActorCriticModel[GaussianDistr]):
     ) -> None:
         super().__init__(action_space, observation_space)
         self.input_uuid = input_uuid
-        state_dim = vector_observation(input_uuid, observation_space, "MemorylessActorCritic")
-        check_vector("the action", action_space, "MemorylessActorCritic")
-        action_dim = action_space.shape[0]
+        state_dim, action_dim = vector_sizes(input_uuid, action_space, observation_space, "MemorylessActorCritic")
         last_dim = (state_dim, *mlp_hidden_dims)[-1]
         self.actor = nn.Sequential(
             *self.make_mlp_hidden(nn.Tanh, state_dim, *mlp_hidden_dims),
@@ -113,16 +111,19 @@ class MemorylessActorCritic(ActorCriticModel[GaussianDistr]):
         return policy
 
 
-def vector_observation(uuid: str, observation_space: gym.spaces.Dict, model: str) -> int:
-    """Returns the length of an observation.
+def vector_sizes(
+    uuid: str, action_space: gym.spaces.Box, observation_space: gym.spaces.Dict, model: str
+) -> tuple[int, int]:
+    """Returns the lengths of an observation and of the action, O and A.
 
     Args:
-        uuid: which one.
+        uuid: which observation.
+        action_space: of the action.
         observation_space: all that is observed.
         model: name of the model that is to look at it.
 
     Raises:
-        SpaceMismatchError: there is no such observation, or it is not a vector.
+        SpaceMismatchError: there is no such observation, or one of the two is not a vector.
     """
     if uuid not in observation_space.spaces:
         raise SpaceMismatchError(
@@ -131,11 +132,12 @@ def vector_observation(uuid: str, observation_space: gym.spaces.Dict, model: str
             do=did_you_mean(uuid, observation_space.spaces) or "use the uuid of a sensor.",
         )
     space = observation_space[uuid]
-    check_vector(f'observation "{uuid}"', space, model)
-    return int(space.shape[0])  # type: ignore[index]  # checked above
+    _check_vector(f'observation "{uuid}"', space, model)
+    _check_vector("the action", action_space, model)
+    return int(space.shape[0]), int(action_space.shape[0])  # type: ignore[index]  # checked above
 
 
-def check_vector(what: str, space: gym.Space[Any], model: str) -> None:
+def _check_vector(what: str, space: gym.Space[Any], model: str) -> None:
     """Raises SpaceMismatchError unless `space` is a Box with one axis."""
     if space_kind(space) != "Box" or space.shape is None or len(space.shape) != 1:
         raise SpaceMismatchError(

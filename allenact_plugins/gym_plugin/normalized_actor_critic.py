@@ -16,7 +16,7 @@ from allenact.base_abstractions.misc import ActorCriticOutput, Memory
 from allenact.errors import ExperimentConfigError, did_you_mean
 from allenact.utils.running_moments import RunningMoments
 from allenact_plugins.gym_plugin.gym_distributions import ActionNoise, JointGaussianDistr
-from allenact_plugins.gym_plugin.gym_models import check_vector, vector_observation
+from allenact_plugins.gym_plugin.gym_models import vector_sizes
 
 Array = np.ndarray
 
@@ -99,9 +99,8 @@ class NormalizedActorCritic(ActorCriticModel[JointGaussianDistr]):
         _check_choice("activation", activation, tuple(ACTIVATIONS))
         _check_choice("initialisation", initialisation, INITIALISATIONS)
         self.input_uuid = input_uuid
-        check_vector("the action", action_space, type(self).__name__)
-        observation_size = vector_observation(input_uuid, observation_space, type(self).__name__)
-        action_size = int(action_space.shape[0])
+        model = type(self).__name__
+        observation_size, action_size = vector_sizes(input_uuid, action_space, observation_space, model)
         self.observation_clip = observation_clip
         self.keep_values = keep_values
         self.log_std_range = log_std_range

@@ -15,7 +15,7 @@ import re
 import tempfile
 import warnings
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -221,13 +221,18 @@ def newest_good_checkpoint(files: Sequence[str]) -> str | None:
     return None
 
 
-def load_model_weights(model: torch.nn.Module, state: TrainingState, source: str) -> None:
+def load_model_weights(model: torch.nn.Module, weights: Mapping[str, torch.Tensor], source: str) -> None:
     """Copies a checkpoint's weights into `model`.
+
+    Args:
+        model: gets them.
+        weights: by name, as `TrainingState.model_state_dict` has them.
+        source: where they come from, for the error.
 
     Raises:
         CheckpointError: names or shapes differ; the first difference is named.
     """
-    expected, given = model.state_dict(), state.model_state_dict
+    expected, given = model.state_dict(), weights
     for key in [*expected, *given]:
         if key not in given or key not in expected:
             holder, lacks = ("model", "checkpoint") if key in expected else ("checkpoint", "model")

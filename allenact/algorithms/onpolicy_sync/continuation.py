@@ -11,12 +11,12 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from allenact.algorithms.onpolicy_sync.checkpointing import TrainingState, checkpoints_in, load_checkpoint
 from allenact.errors import CheckpointError, OutputDirectoryError
 from allenact.utils.files import write_whole
-from allenact.utils.metrics_files import FILE_NAME
+from allenact.utils.metrics_files import FILE_NAME, readable_rows
 from allenact.utils.system import get_logger
 
 if TYPE_CHECKING:
@@ -51,7 +51,11 @@ def find_continuation(paths: RunDirectory, seed: int | None) -> Continuation | N
     """
     for start_time in reversed(paths.start_times()):
         unlogged: Continuation | None = None
-        logged = {row["training_steps"] for row in _rows(paths.train_metrics(start_time)) if row["mode"] == "train"}
+        logged = {
+            row["training_steps"]
+            for row in readable_rows(paths.train_metrics(start_time) / FILE_NAME)
+            if row["mode"] == "train"
+        }
         for found in _good_checkpoints(paths.checkpoints(start_time), start_time):
             if seed is not None and found.state.trainer_seed != seed:
                 break  # it is the same for all of them
@@ -77,7 +81,11 @@ def _good_checkpoints(folder: Path, start_time: str) -> Iterator[Continuation]:
 def rewards_of_validation(metrics_folder: Path) -> dict[int, float]:
     """Returns environment steps -> mean reward of every validation that a run has logged."""
     tag = "valid-metrics/reward"
-    return {row["training_steps"]: row[tag] for row in _rows(metrics_folder) if row["mode"] == "valid" and tag in row}
+    return {
+        row["training_steps"]: row[tag]
+        for row in readable_rows(metrics_folder / FILE_NAME)
+        if row["mode"] == "valid" and tag in row
+    }
 
 
 def take_back_logs(
@@ -91,7 +99,7 @@ def take_back_logs(
         tensorboard_folder: of its event files.
         pipeline: says which tags have the experiences of a storage, not steps, as their x-axis.
     """
-    rows = _rows(metrics_folder)
+    rows = readable_rows(metrics_folder / FILE_NAME)
     kept = [row for row in rows if row["training_steps"] <= found.steps]
     if len(kept) < len(rows):
         write_whole("".join(json.dumps(row) + "\n" for row in kept).encode(), metrics_folder / FILE_NAME)
@@ -113,20 +121,6 @@ def _take_back_table(file: Path, steps: int) -> None:
         table = io.StringIO(newline="")
         csv.writer(table).writerows([header, *kept])
         write_whole(table.getvalue().encode(), file)
-
-
-def _rows(metrics_folder: Path) -> list[dict[str, Any]]:
-    """Returns the lines of a metrics file; one that was cut off while it was written is left out."""
-    file = metrics_folder / FILE_NAME
-    rows = []
-    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and {"mode", "training_steps"} <= row.keys():
-            rows.append(row)
-    return rows
 
 
 def _step_limits(state: TrainingState, pipeline: TrainingPipeline) -> Callable[[str], int]:

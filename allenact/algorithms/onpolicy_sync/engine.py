@@ -328,7 +328,7 @@ class OnPolicyTrainer(RolloutEngine):
             CheckpointError: the file cannot be read, or is of another model or pipeline.
         """
         state = load_checkpoint(path)
-        load_model_weights(self.actor_critic, state, path)
+        load_model_weights(self.actor_critic, state.model_state_dict, path)
         if restart_pipeline:
             self.training_pipeline.restart_pipeline()
             reseed(self)

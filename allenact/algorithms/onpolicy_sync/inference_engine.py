@@ -75,7 +75,7 @@ class OnPolicyInference(OnPolicyRLEngine):
         """
         set_seed(self.seed)  # what a checkpoint achieves does not depend on those that were evaluated before it
         state = load_checkpoint(checkpoint_file_path)
-        load_model_weights(self.actor_critic, state, checkpoint_file_path)
+        load_model_weights(self.actor_critic, state.model_state_dict, checkpoint_file_path)
         pipeline: TrainingPipeline = self.config.training_pipeline()
         if state.training_pipeline_state_dict:  # bare weights can be evaluated, too
             pipeline.load_state_dict(state.training_pipeline_state_dict)
