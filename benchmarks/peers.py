@@ -15,7 +15,7 @@ import argparse
 import importlib.util
 import multiprocessing
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
@@ -68,20 +68,30 @@ class StableBaselines:
         seconds: least length of a turn; a turn ends after an update.
         subprocesses: SubprocVecEnv, which has a process for each sampler, instead of DummyVecEnv.
         name: prefix of what is measured.
+        env_kwargs: of the environments, besides those of the task. By itself Stable-Baselines3 gives them a render
+            mode, with which LunarLander simulates sparks and takes several times as long.
     """
 
-    def __init__(self, task: str, size: Size, seconds: float, subprocesses: bool, name: str) -> None:
+    def __init__(
+        self,
+        task: str,
+        size: Size,
+        seconds: float,
+        subprocesses: bool,
+        name: str,
+        env_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
         from stable_baselines3 import PPO
         from stable_baselines3.common.env_util import make_vec_env
         from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
         from torch import nn
 
-        env_id, env_kwargs = GYMNASIUM[task]
+        env_id, task_kwargs = GYMNASIUM[task]
         envs = make_vec_env(
             env_id,
             n_envs=size.num_samplers,
             seed=0,
-            env_kwargs=env_kwargs,
+            env_kwargs={**task_kwargs, **(env_kwargs or {})},
             vec_env_cls=SubprocVecEnv if subprocesses else DummyVecEnv,
         )
         hidden = list(size.hidden or (64, 32))
@@ -208,6 +218,9 @@ def contestants(task: str, size: Size, seconds: float) -> dict[str, Callable[[],
     if importlib.util.find_spec("stable_baselines3") is not None:
         for name, subprocesses in {"SB3 DummyVecEnv": False, "SB3 SubprocVecEnv": True}.items():
             makers[name] = partial(StableBaselines, task, size, seconds, subprocesses, name)
+            if task == "LunarLanderContinuous":
+                bare = f"{name}, no render mode"
+                makers[bare] = partial(StableBaselines, task, size, seconds, subprocesses, bare, {"render_mode": None})
     if importlib.util.find_spec("envpool") is not None:
         makers["EnvPool"] = partial(PlainPPO, task, size, seconds, "EnvPool")
         if task == "Ant":

@@ -141,20 +141,33 @@ def action_list(action_space: Any, flat_actions: torch.Tensor) -> list[Any]:
             f"a tensor of shape {tuple(flat_actions.shape)}",
             "let the model's distribution return samples of shape [steps, samplers, ...].",
         )
-    return _rows(action_space, flat_actions[0].detach().cpu())  # one copy from the device for all samplers
+    return action_rows(action_space, flat_actions[0].detach().cpu().numpy())  # one copy from the device for all
 
 
-def _rows(space: Any, flat: torch.Tensor) -> list[Any]:
-    """Returns the N points of [N, A] as Python values, one tensor conversion for each leaf of the space."""
-    kind = space_kind(space)
-    if kind not in ("Tuple", "Dict"):
-        return unflatten(space, flat).tolist()
-    children = _children(space)
-    parts = torch.split(flat, [flatdim(child) for child in children], dim=-1)
-    rows = zip(*(_rows(child, part) for child, part in zip(children, parts, strict=True)), strict=True)
-    if kind == "Tuple":
-        return list(rows)
-    return [OrderedDict(zip(space.spaces, row, strict=True)) for row in rows]
+def action_rows(action_space: Any, flat: np.ndarray) -> list[Any]:
+    """Turns flattened actions [N, A] into N plain Python values, as `action_list` does, without a tensor."""
+    kind = space_kind(action_space)
+    if flat.ndim != 2 or flat.shape[1] != flatdim(action_space):
+        raise SpaceMismatchError(
+            f"flattened actions of this space have {flatdim(action_space)} entries.",
+            f"an array of shape {flat.shape} for {action_space}",
+            "use the action space of the model for its task samplers.",
+        )
+    if kind == "Discrete":
+        return flat[:, 0].astype(np.int64).tolist()
+    if kind in ("Tuple", "Dict"):
+        children = _children(action_space)
+        parts = np.split(flat, np.cumsum([flatdim(child) for child in children])[:-1], axis=1)
+        rows = zip(*(action_rows(child, part) for child, part in zip(children, parts, strict=True)), strict=True)
+        if kind == "Tuple":
+            return list(rows)
+        return [OrderedDict(zip(action_space.spaces, row, strict=True)) for row in rows]
+    points = flat.reshape(len(flat), *action_space.shape)  # [N, A...]
+    if kind != "Box":
+        points = points.astype(np.int64)
+    elif points.dtype.kind != "f":
+        points = points.astype(np.float32)
+    return points.tolist()
 
 
 def torch_point(space: Any, np_x: Any) -> Any:

@@ -34,6 +34,10 @@ RENAMED_IDS = {
 }
 """Ids that AllenAct experiments use -> what Gymnasium calls the same task today."""
 
+_MODE_ON_DEMAND = ("LunarLander-v3", "LunarLanderContinuous-v3")
+"""Tasks that cost several times as much with a render mode, for they then simulate the sparks of their engines, and
+that look at the mode only when they step or draw. The motion is the same with and without."""
+
 _STATELESS_WRAPPERS = (TimeLimit, OrderEnforcing, PassiveEnvChecker)
 
 
@@ -134,6 +138,8 @@ class GymEnvironment:
             return self._drawn_view.draw(innermost.data)
         if is_gymnasiums:
             choose_gl_backend()
+        if self.env.render_mode is None and self.env.spec is not None and self.env.spec.id in _MODE_ON_DEMAND:
+            innermost.render_mode = "rgb_array"
         picture = self.env.render()
         if not isinstance(picture, np.ndarray):
             raise UsageError(
@@ -256,7 +262,9 @@ def _say_renamed(env_id: str) -> None:
 
 
 def _array_render_mode(spec: EnvSpec) -> str | None:
-    """Returns "rgb_array" if the environment offers it; environments draw nothing until they are asked."""
+    """Returns "rgb_array" if the environment offers it and it costs nothing until something is drawn."""
+    if spec.id in _MODE_ON_DEMAND:
+        return None
     creator = spec.entry_point if callable(spec.entry_point) else load_env_creator(str(spec.entry_point))
     metadata = getattr(creator, "metadata", None)
     modes = (metadata.get("render_modes") or ()) if isinstance(metadata, dict) else ()

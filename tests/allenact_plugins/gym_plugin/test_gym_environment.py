@@ -191,3 +191,18 @@ def test_a_wrapped_environment_is_not_taken_for_ours():
     env.reset(seed=0)
     assert env.mujoco_env is None
     assert env.state_dict() is None
+
+
+def test_lunar_lander_makes_no_sparks_before_it_is_drawn():
+    """They take most of a step, and change nothing else."""
+    pytest.importorskip("Box2D")
+    plain, drawn = GymEnvironment("LunarLanderContinuous-v2"), GymEnvironment("LunarLanderContinuous-v2")
+    plain.reset(seed=0)
+    drawn.reset(seed=0)
+    assert drawn.render().shape == (400, 600, 3)
+    for _ in range(60):
+        expected, got = plain.step(np.ones(2, np.float32)), drawn.step(np.ones(2, np.float32))
+        np.testing.assert_array_equal(got[0], expected[0])
+        assert got[1:] == expected[1:]
+    assert drawn.particles
+    assert not plain.particles

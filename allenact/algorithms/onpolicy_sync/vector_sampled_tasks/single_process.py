@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Self
 
 import gymnasium as gym
-import torch
 
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import protocol
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.base import (
     FlatActions,
     ListVectorTasks,
     NoTaskError,
+    as_array,
     callback_suite,
     close_samplers,
     common_observation_space,
@@ -31,7 +31,7 @@ from allenact.base_abstractions.task import Task, TaskSampler
 from allenact.base_abstractions.task_batch import FinishedEpisode, ObservationDict, StepBatch
 from allenact.errors import TaskError
 from allenact.utils.seeding import preserve_rng_state
-from allenact.utils.spaces_utils import action_list
+from allenact.utils.spaces_utils import action_rows
 from allenact.utils.system import get_logger
 
 
@@ -194,7 +194,7 @@ class SingleProcessVectorSampledTasks(ListVectorTasks):
         final_observations: dict[int, ObservationDict] = {}
         episodes: list[FinishedEpisode] = []
         exhausted: list[int] = []
-        actions = action_list(self.action_space, torch.as_tensor(flat_actions).unsqueeze(0))
+        actions = action_rows(self.action_space, as_array(flat_actions))
         for position, (index, action) in enumerate(zip(self._active, actions, strict=True)):
             result, end = self._advance(index, action)
             arrays.rewards[index] = _scalar(result.reward)

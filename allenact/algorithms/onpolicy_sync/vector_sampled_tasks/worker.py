@@ -5,7 +5,9 @@ from __future__ import annotations
 import faulthandler
 import os
 import pickle
+import select
 import signal
+import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -37,6 +39,10 @@ CLOSE: Request = ("close", ())
 
 SHARE_MEMORY = "share_memory"
 """The request that a file descriptor follows; see `_share_memory`."""
+
+SPIN_S = 5e-4
+"""How long a worker watches its pipe before it sleeps. Waking a core that sleeps takes as long as a step of a small
+task, and between two steps the trainer only has to choose actions."""
 
 DUMP_TRACEBACK_SIGNAL = signal.SIGUSR1
 """Makes a worker print what it is doing to the standard error."""
@@ -108,7 +114,9 @@ def _build(spec: WorkerSpec | bytes) -> SingleProcessVectorSampledTasks:
 
 def _serve(connection: Connection, tasks: SingleProcessVectorSampledTasks) -> None:
     """Answers requests until told to close."""
-    while (request := receive(connection)) != CLOSE:
+    pipe = select.poll()
+    pipe.register(connection, select.POLLIN)
+    while (request := _next_request(connection, pipe)) != CLOSE:
         method, args = request
         try:
             if method == SHARE_MEMORY:
@@ -120,6 +128,15 @@ def _serve(connection: Connection, tasks: SingleProcessVectorSampledTasks) -> No
             raise
         except Exception as error:
             send(connection, Failure.of(error))
+
+
+def _next_request(connection: Connection, pipe: select.poll) -> Request:
+    """Waits for the next request, at first without sleeping."""
+    deadline = time.perf_counter() + SPIN_S
+    while not pipe.poll(0) and time.perf_counter() < deadline:
+        os.sched_yield()  # the trainer may be waiting for this core
+    request: Request = receive(connection)
+    return request
 
 
 def _share_memory(
