@@ -1,7 +1,7 @@
 """The samplers spread over worker processes: what the serial class does, several at a time.
 
-Each worker runs a `SingleProcessVectorSampledTasks` for a contiguous part of the samplers. Observations, rewards and
-flags of `step_batch` are rows of arrays in shared memory; everything else travels over the workers' pipes.
+Each worker runs a `SingleProcessVectorSampledTasks` for a contiguous part of the samplers. Actions, observations,
+rewards and flags of `step_batch` are rows of arrays in shared memory; all else travels over the workers' pipes.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from allenact.errors import ExperimentConfigError
 from allenact.utils.cores import usable_cores
 from allenact.utils.misc_utils import partition_sequence
 from allenact.utils.seeding import preserve_rng_state, worker_seeds
+from allenact.utils.spaces_utils import flatdim
 from allenact.utils.system import get_logger
 
 READ_TIMEOUT_S = 60.0
@@ -187,7 +188,12 @@ class VectorSampledTasks(ListVectorTasks):
         """Takes one step in every active task; where one ends, draws the next."""
         if self._arrays is None:
             self.observe()
-        answers = self._ask_each("step_rows", as_array(flat_actions))
+        if self._is_shared:
+            assert self._arrays is not None
+            self._arrays.actions[self._active] = as_array(flat_actions)  # [N, A]
+            answers = self._ask_each("step_shared_rows")
+        else:
+            answers = self._ask_each("step_rows", as_array(flat_actions))
         batch = StepBatch(*self._select(), {}, [], [])
         for (_, start, _), (final_observations, episodes, exhausted) in answers:
             batch.final_observations.update((start + p, last) for p, last in final_observations.items())
@@ -205,15 +211,16 @@ class VectorSampledTasks(ListVectorTasks):
 
     def _share_memory(self, layout: Layout) -> StepArrays | None:
         """Returns arrays that every worker writes its rows of, None if they cannot be had."""
+        size = (layout, self._num_samplers, flatdim(self.action_space))
         try:
-            descriptor = create_shared_memory(StepArrays.num_bytes(layout, self._num_samplers))
+            descriptor = create_shared_memory(StepArrays.num_bytes(*size))
         except OSError as error:
             get_logger().warning("no shared memory (%s): observations are copied through pipes, which is slower", error)
             return None
         try:
-            arrays = StepArrays(layout, self._num_samplers, map_shared_memory(descriptor))
+            arrays = StepArrays(*size, map_shared_memory(descriptor))
             rows = {
-                worker: (layout, self._num_samplers, s.first_sampler, s.first_sampler + len(s.sampler_args))
+                worker: (*size, s.first_sampler, s.first_sampler + len(s.sampler_args))
                 for worker, s in enumerate(self._specs)
             }
             self._pool.send({worker: (SHARE_MEMORY, args) for worker, args in rows.items()}, descriptor)

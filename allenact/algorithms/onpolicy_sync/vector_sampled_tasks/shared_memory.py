@@ -1,4 +1,4 @@
-"""The arrays that one step of N samplers fills, in private memory or in memory shared between processes.
+"""The arrays that one step of N samplers reads and fills, in private memory or in memory shared between processes.
 
 Row i belongs to sampler i, whichever process runs it: workers write rows, the trainer reads the arrays in place.
 """
@@ -89,25 +89,27 @@ def _leaves(observation: Mapping[str, Any], prefix: tuple[str, ...]) -> Iterator
 
 
 class StepArrays:
-    """One row per sampler for observations, rewards and flags.
+    """One row per sampler for actions, observations, rewards and flags.
 
     Args:
         layout: the leaves of one sampler's observation.
         num_rows: number of samplers N.
-        memory: where to put the arrays, `StepArrays.num_bytes(layout, num_rows)` long; None: private memory.
+        action_size: entries A of a flattened action; 0: actions come another way.
+        memory: where to put the arrays, as long as `StepArrays.num_bytes` says; None: private memory.
 
     Attributes:
+        actions: [N, A] float64, which holds every float32 and every index exactly.
         observations: for each leaf an array [N, O...].
         rewards: [N] float32.
         dones: [N] bool.
         truncated: [N] bool.
     """
 
-    def __init__(self, layout: Layout, num_rows: int, memory: mmap.mmap | None = None) -> None:
+    def __init__(self, layout: Layout, num_rows: int, action_size: int = 0, memory: mmap.mmap | None = None) -> None:
         self.layout = layout
         self.num_rows = num_rows
         arrays: list[np.ndarray] = []
-        for (shape, dtype), offset in zip(*_plan(layout, num_rows)[:2], strict=True):
+        for (shape, dtype), offset in zip(*_plan(layout, num_rows, action_size)[:2], strict=True):
             if memory is None:
                 arrays.append(np.zeros(shape, dtype))
             else:
@@ -115,7 +117,7 @@ class StepArrays:
         self._hold(arrays)
 
     def _hold(self, arrays: list[np.ndarray]) -> None:
-        *self.observations, self.rewards, self.dones, self.truncated = arrays
+        self.actions, *self.observations, self.rewards, self.dones, self.truncated = arrays
         self._num_keys = len({leaf.path[0] for leaf in self.layout})
         self._rows = [
             (leaf.path, leaf.path[0], len(leaf.path) == 1, array, leaf.shape, array.dtype)
@@ -123,18 +125,18 @@ class StepArrays:
         ]
 
     @staticmethod
-    def num_bytes(layout: Layout, num_rows: int) -> int:
+    def num_bytes(layout: Layout, num_rows: int, action_size: int = 0) -> int:
         """Returns how much memory the arrays take."""
-        return _plan(layout, num_rows)[2]
+        return _plan(layout, num_rows, action_size)[2]
 
     def rows(self, first: int, last: int) -> StepArrays:
         """Returns a view on rows `first` to `last` (exclusive)."""
         view = object.__new__(StepArrays)
         view.layout, view.num_rows = self.layout, last - first
-        view._hold([array[first:last] for array in self._all()])
+        view._hold([array[first:last] for array in (self.actions, *self._results())])
         return view
 
-    def _all(self) -> list[np.ndarray]:
+    def _results(self) -> list[np.ndarray]:
         return [*self.observations, self.rewards, self.dones, self.truncated]
 
     def write(self, row: int, observation: Mapping[str, Any], sampler: int) -> None:
@@ -167,7 +169,7 @@ class StepArrays:
         The arrays themselves when all rows are active, which the next step overwrites; else copies.
         """
         everything = len(active) == self.num_rows
-        leaves = self._all() if everything else [array[active] for array in self._all()]
+        leaves = self._results() if everything else [array[active] for array in self._results()]
         observations: ObservationDict = {}
         for leaf, array in zip(self.layout, leaves[:-3], strict=True):
             node = observations
@@ -180,12 +182,12 @@ class StepArrays:
         """Writes to some rows what `select` returned elsewhere."""
         observations, *rest = selection
         arrays = [_entry(observations, leaf.path) for leaf in self.layout] + rest
-        for mine, theirs in zip(self._all(), arrays, strict=True):
+        for mine, theirs in zip(self._results(), arrays, strict=True):
             mine[rows] = theirs
 
     def copy_from(self, other: StepArrays) -> None:
         """Copies all rows of arrays of the same layout and size."""
-        for mine, theirs in zip(self._all(), other._all(), strict=True):
+        for mine, theirs in zip(self._results(), other._results(), strict=True):
             mine[...] = theirs
 
 
@@ -214,9 +216,12 @@ def _describe(leaf: Leaf | None) -> str:
     return f"shape {list(leaf.shape)} of {np.dtype(leaf.dtype).name}" if leaf else "nothing of that name"
 
 
-def _plan(layout: Layout, num_rows: int) -> tuple[list[tuple[tuple[int, ...], np.dtype]], list[int], int]:
+def _plan(
+    layout: Layout, num_rows: int, action_size: int
+) -> tuple[list[tuple[tuple[int, ...], np.dtype]], list[int], int]:
     """Returns shape and type of every array, where each starts, and the bytes needed for all."""
-    specs = [((num_rows, *leaf.shape), np.dtype(leaf.dtype)) for leaf in layout]
+    specs = [((num_rows, action_size), np.dtype("float64"))]
+    specs += [((num_rows, *leaf.shape), np.dtype(leaf.dtype)) for leaf in layout]
     specs += [((num_rows,), np.dtype(name)) for name in ("float32", "bool", "bool")]  # rewards, dones, truncated
     offsets, end = [], 0
     for shape, dtype in specs:

@@ -185,6 +185,11 @@ class SingleProcessVectorSampledTasks(ListVectorTasks):
         endings = self.step_rows(flat_actions)
         return StepBatch(*self.select_rows(), *endings)
 
+    def step_shared_rows(self) -> Endings:
+        """Does what `step_rows` does with the actions that are in the arrays."""
+        assert self._arrays is not None
+        return self.step_rows(self._arrays.actions[self._active])
+
     def step_rows(self, flat_actions: FlatActions) -> Endings:
         """Takes one step in every active task, writes the rows, returns what has no place in a row."""
         if self._arrays is None:

@@ -144,16 +144,17 @@ def _share_memory(
     tasks: SingleProcessVectorSampledTasks,
     layout: Layout,
     num_rows: int,
+    action_size: int,
     first: int,
     last: int,
 ) -> bool:
-    """Lets the tasks write to rows `first` to `last` of the trainer's arrays; returns False if that cannot be done."""
+    """Gives the tasks rows `first` to `last` of the trainer's arrays; returns False if that cannot be done."""
     try:
         descriptor = recv_handle(connection)
     except OSError:
         return False
     try:
-        tasks.use_arrays(StepArrays(layout, num_rows, map_shared_memory(descriptor)).rows(first, last))
+        tasks.use_arrays(StepArrays(layout, num_rows, action_size, map_shared_memory(descriptor)).rows(first, last))
     except OSError:
         return False
     finally:

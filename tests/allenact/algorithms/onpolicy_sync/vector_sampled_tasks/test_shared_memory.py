@@ -20,7 +20,7 @@ def shared_arrays(num_rows):
     layout = layout_of(OBSERVATION)
     descriptor = create_shared_memory(StepArrays.num_bytes(layout, num_rows))
     try:
-        return [StepArrays(layout, num_rows, map_shared_memory(descriptor)) for _ in range(2)]
+        return [StepArrays(layout, num_rows, memory=map_shared_memory(descriptor)) for _ in range(2)]
     finally:
         os.close(descriptor)
 
