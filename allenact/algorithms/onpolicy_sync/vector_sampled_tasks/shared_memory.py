@@ -220,9 +220,9 @@ def _plan(
     layout: Layout, num_rows: int, action_size: int
 ) -> tuple[list[tuple[tuple[int, ...], np.dtype]], list[int], int]:
     """Returns shape and type of every array, where each starts, and the bytes needed for all."""
-    specs = [((num_rows, action_size), np.dtype("float64"))]
-    specs += [((num_rows, *leaf.shape), np.dtype(leaf.dtype)) for leaf in layout]
-    specs += [((num_rows,), np.dtype(name)) for name in ("float32", "bool", "bool")]  # rewards, dones, truncated
+    shapes = [((action_size,), "float64"), *((leaf.shape, leaf.dtype) for leaf in layout)]
+    shapes += [((), "float32"), ((), "bool"), ((), "bool")]  # rewards, dones, truncated
+    specs = [((num_rows, *shape), np.dtype(dtype)) for shape, dtype in shapes]
     offsets, end = [], 0
     for shape, dtype in specs:
         offsets.append(end)
