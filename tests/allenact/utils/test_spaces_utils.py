@@ -11,6 +11,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tu
 from allenact.errors import SpaceMismatchError
 from allenact.utils.spaces_utils import (
     action_list,
+    action_rows,
     as_gymnasium_space,
     flatdim,
     flatten,
@@ -205,3 +206,8 @@ def test_spaces_of_the_old_package_are_understood_and_converted():
     converted = as_gymnasium_space(space)
     assert converted == Dict(OrderedDict(turn=Discrete(3), drive=Tuple([Box(0.0, 1.0, (2,))])))
     assert as_gymnasium_space(converted) is converted
+
+
+def test_action_rows_refuses_actions_of_another_size():
+    with pytest.raises(SpaceMismatchError, match=r"(?s)have 1 entries.*\(3, 2\)"):
+        action_rows(Discrete(4), np.zeros((3, 2)))

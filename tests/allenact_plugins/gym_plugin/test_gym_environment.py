@@ -159,8 +159,8 @@ def test_box2d_missing(monkeypatch):
         raise gymnasium.error.DependencyNotInstalled("Box2D is not installed")
 
     monkeypatch.setattr(gym_environment, "load_env_creator", not_installed)
-    with pytest.raises(MissingExtraError, match=r'(?s)LunarLander-v3 needs.*pip install "allenact-gym\[box2d\]"'):
-        GymEnvironment("LunarLander-v2")
+    with pytest.raises(MissingExtraError, match=r'(?s)BipedalWalker-v3 needs.*pip install "allenact-gym\[box2d\]"'):
+        GymEnvironment("BipedalWalker-v2")
 
 
 def test_a_state_needs_one_of_our_environments():

@@ -16,11 +16,11 @@ from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.shared_memory import
 OBSERVATION = {"image": np.arange(6, dtype=np.uint8).reshape(2, 3), "inner": {"x": 1.5, "n": 3}}
 
 
-def shared_arrays(num_rows):
-    layout = layout_of(OBSERVATION)
-    descriptor = create_shared_memory(StepArrays.num_bytes(layout, num_rows))
+def shared_arrays(num_rows, action_size=2):
+    size = (layout_of(OBSERVATION), num_rows, action_size)
+    descriptor = create_shared_memory(StepArrays.num_bytes(*size))
     try:
-        return [StepArrays(layout, num_rows, memory=map_shared_memory(descriptor)) for _ in range(2)]
+        return [StepArrays(*size, map_shared_memory(descriptor)) for _ in range(2)]
     finally:
         os.close(descriptor)
 
@@ -33,11 +33,13 @@ def test_two_maps_of_the_same_memory(monkeypatch, has_memfd):
     writer.rows(2, 4).write(1, OBSERVATION, sampler=3)  # row 3 of all
     writer.rewards[3] = 0.5
     writer.dones[4] = True
+    writer.rows(2, 4).actions[0] = [0.1, 7]  # row 2 of all
     observations, rewards, dones, truncated = reader.select(range(5))
     assert np.array_equal(observations["image"][3], OBSERVATION["image"])
     assert observations["inner"]["x"].tolist() == [0, 0, 0, 1.5, 0]
     assert observations["inner"]["n"].tolist() == [0, 0, 0, 3, 0]
     assert rewards.tolist() == [0, 0, 0, 0.5, 0]
+    assert reader.actions.tolist() == [[0, 0], [0, 0], [0.1, 7], [0, 0], [0, 0]]
     assert dones.tolist() == [False] * 4 + [True]
     assert not truncated.any()
 
@@ -71,7 +73,7 @@ def test_nothing_stays_open_when_there_is_no_memory(monkeypatch):
 
 def test_arrays_are_aligned_and_do_not_overlap():
     arrays = shared_arrays(7)[0]
-    for number, array in enumerate(arrays._all(), start=1):
+    for number, array in enumerate([arrays.actions, *arrays._results()]):
         assert array.ctypes.data % 64 == 0
         array[...] = number if array.dtype != bool else True
     assert arrays.observations[0].min() == arrays.observations[0].max() == 1
