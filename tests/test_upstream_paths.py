@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import subprocess
-import sys
 
 import pytest
 
@@ -131,9 +129,6 @@ OUT_OF_SCOPE = [
     "allenact.utils.cacheless_frcnn",
 ]
 
-# packages that a plain `import` of the core and of an experiment must not need
-OPTIONAL = ["matplotlib", "imageio", "tensorboard", "wandb", "minigrid", "Box2D", "networkx", "pygame"]
-
 
 @pytest.mark.parametrize("module", NAMES)
 def test_names_import_from_where_upstream_has_them(module):
@@ -156,15 +151,3 @@ def test_an_out_of_scope_module_says_so(module):
 def test_a_misspelt_module_is_just_not_found():
     with pytest.raises(ModuleNotFoundError, match=r"No module named 'allenact\.utils\.experimentutils'"):
         importlib.import_module("allenact.utils.experimentutils")
-
-
-def test_experiments_import_without_optional_packages():
-    """A new process, because this one has imported half of them already."""
-    program = f"""
-import sys
-for name in {OPTIONAL}:
-    sys.modules[name] = None  # importing it raises ImportError
-import allenact.main, projects.tutorials.gym_mujoco_tutorial
-import allenact.algorithms.onpolicy_sync.runner
-"""
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)

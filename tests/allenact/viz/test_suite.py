@@ -3,7 +3,6 @@
 import io
 import pickle
 import subprocess
-import sys
 
 import imageio_ffmpeg
 import numpy as np
@@ -387,17 +386,3 @@ def test_tensorboard_holds_the_video_and_the_figures(play, tmp_path):
 
 
 # Imports
-
-
-def test_nothing_heavy_is_imported():
-    script = (
-        "import sys\n"
-        "import allenact.utils.viz_utils, allenact.utils.multi_agent_viz_utils, allenact.utils.video_utils\n"
-        "from allenact.utils.viz_utils import *\n"
-        "VizSuite(view=AgentViewViz(), paths=TrajectoryViz())\n"
-        "heavy = {'matplotlib', 'PIL', 'imageio', 'imageio_ffmpeg', 'tensorboard', 'mujoco'}\n"
-        "heavy.add('torch.utils.tensorboard')\n"
-        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
-    )
-    child = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True)
-    assert child.returncode == 0, child.stderr
