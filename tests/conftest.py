@@ -4,6 +4,7 @@ import os
 
 os.environ.setdefault("MPLBACKEND", "agg")
 
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,13 @@ BEGIN, END = "<!-- faults: make test-faults -->", "<!-- end of faults -->"
 def _one_torch_thread():
     """Two test processes on two cores are faster than one with four threads fighting."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def running_forkserver():
+    """Starts the server behind the start method "forkserver", which lasts as long as this process."""
+    forkserver.set_forkserver_preload(["allenact.algorithms.onpolicy_sync.engine"])
+    forkserver.ensure_running()
 
 
 def assert_same_state(a: Any, b: Any, path: str = "state") -> None:

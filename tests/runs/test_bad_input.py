@@ -37,11 +37,11 @@ def experiment(tmp_path, monkeypatch):
 
 @pytest.fixture
 def refused(tmp_path, capfd):
-    """Runs the command line, which must answer with status 2, and returns what it printed."""
+    """Runs the command line, without sampler processes, which must answer with status 2; returns what it printed."""
 
     def run(*arguments):
         output = tmp_path / "out"
-        assert main([*arguments, "-o", str(output)]) == 2
+        assert main(["-m", "1", *arguments, "-o", str(output)]) == 2
         assert not (output / "checkpoints").exists()
         if "--eval" not in arguments:  # a test makes its folders before it reads the first checkpoint
             left = [path.name for path in output.glob("[!.]*")]
@@ -271,6 +271,8 @@ def test_missing_extra_names_the_pip_command(experiment, refused, monkeypatch):
 
         class Experiment(GymTutorialExperimentConfig):
             pass
-        """)
+        """),
+        "-m",
+        "2",
     )
     assert 'pip install "allenact-gym[box2d]"' in error

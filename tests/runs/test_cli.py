@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from allenact.main import main
 from allenact.testing.terminal import Terminal
 from allenact.utils.cli import get_args
 
@@ -50,7 +51,7 @@ def run(*arguments, cwd, script=True, timeout=120, **environment):
     )
 
 
-def test_train_then_evaluate(folder):
+def test_train_then_evaluate(folder, monkeypatch, capfd):
     trained = run("my_toy", "-o", "OUT", "-s", "1", "-m", "2", "--collect_valid_results", cwd=folder)
     assert trained.returncode == 0, trained.stderr
     assert "TRAIN: 256 rollout steps ({'onpolicy': 256})" in trained.stderr
@@ -77,8 +78,11 @@ def test_train_then_evaluate(folder):
     ]
     assert any("__train_" in name for name in os.listdir(folder / "OUT" / "tb" / "Toy" / start))
 
-    tested = run("my_toy", "-o", "OUT", "-s", "1", "-e", "--eval", "--checkpoint", str(checkpoints), cwd=folder)
-    assert tested.returncode == 0, tested.stderr
+    capfd.readouterr()
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    assert main(["my_toy", "-o", "OUT", "-s", "1", "-m", "1", "-e", "--eval", "--checkpoint", str(checkpoints)]) == 0
+    tested = capfd.readouterr().err
     (test_start,) = os.listdir(folder / "OUT" / "tb" / "Toy" / start / "test")
     (results,) = (folder / "OUT" / "metrics" / "Toy" / test_start).glob("metrics__test_*.json")
     entries = json.loads(results.read_text())
@@ -87,7 +91,7 @@ def test_train_then_evaluate(folder):
         rewards = [task["reward"] for task in entry["tasks"]]
         assert len(rewards) == 6
         assert entry["test-metrics/reward"] == pytest.approx(sum(rewards) / 6)
-    assert "4 checkpoints tested" in tested.stderr
+    assert "4 checkpoints tested" in tested
     evaluation = json.loads((results.parent / "evaluation.json").read_text())
     assert [each["training_steps"] for each in evaluation["checkpoints"]] == [64, 128, 192, 256]
     assert evaluation["actions"] == "deterministic"
@@ -123,7 +127,7 @@ def test_tensorboard_tags(folder):
 
 def test_failure_in_a_worker_reaches_the_shell(folder):
     (folder / "broken.py").write_text(
-        TOY
+        TOY.replace('"task": "copy"', '"task": "copy", "num_eval_samplers": 0')
         + """
     def make_sampler_fn(self, **kwargs):
         sampler = super().make_sampler_fn(**kwargs)

@@ -220,10 +220,10 @@ def report(config, queue):
     queue.put((config.SAMPLERS, type(config).SAMPLERS, config.create_model().out_features))
 
 
-def test_a_changed_instance_keeps_its_values_in_another_process():
+def test_a_changed_instance_keeps_its_values_in_another_process(running_forkserver):
     config = Complete()
     config.SAMPLERS = 3
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
     queue = context.SimpleQueue()
     process = context.Process(target=report, args=(config, queue))
     process.start()

@@ -3,7 +3,7 @@
 import gc
 import os
 import time
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import resource_tracker
 
 import psutil
 import pytest
@@ -13,13 +13,6 @@ import pytest
 def _stdlib_helpers():
     """Starts what the standard library keeps until this process ends, so that it does not count as left behind."""
     resource_tracker.ensure_running()
-
-
-@pytest.fixture(scope="session")
-def running_forkserver():
-    """The same for the server behind the start method "forkserver"."""
-    forkserver.set_forkserver_preload(["allenact.algorithms.onpolicy_sync.vector_sampled_tasks.worker"])
-    forkserver.ensure_running()
 
 
 def _belongings():
