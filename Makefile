@@ -4,12 +4,14 @@
 #
 # Variables: VENV (where the virtual environment goes), OUT (where a run writes), ARGS (more flags for the tutorial),
 #            DEMO (which policy of projects/gym_baselines/checkpoints),
+#            JOBS (how many processes the tests are spread over),
 #            PYTHON (an interpreter to use instead of the first one found).
 
 VENV ?= .venv
 OUT ?= experiment_output
 ARGS ?=
 DEMO ?= ant-modern
+JOBS ?= 2
 CANDIDATES := $(PYTHON) python3.11 python3.12 python3.13 python3 python
 
 export PYTHONPATH := .
@@ -21,13 +23,13 @@ train: setup
 	$(VENV)/bin/python allenact/main.py gym_mujoco_tutorial -b projects/tutorials -m 8 -o $(OUT) -s 0 -e $(ARGS)
 
 test: setup
-	$(VENV)/bin/python -m pytest -q
+	$(VENV)/bin/python -m pytest -q -n $(JOBS) --dist worksteal
 
 demo: setup
 	$(VENV)/bin/python -m scripts.shipped_checkpoints evaluate $(DEMO)
 
 check: lint
-	$(VENV)/bin/python -m pytest -q --durations=10
+	$(VENV)/bin/python -m pytest -q -n $(JOBS) --dist worksteal --durations=10
 
 lint: setup
 	$(VENV)/bin/ruff check .
