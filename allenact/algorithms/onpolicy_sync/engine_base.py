@@ -71,6 +71,7 @@ class OnPolicyRLEngine:
         self.sampler_backend = sampler_backend
         self.deterministic_agents = deterministic_agents
         self.callback_sensors = callback_sensors
+        self.restarts_samplers = False  # whether those that crash are replaced, and the others live on
 
         self.machine_params = machine_params_of(config, mode)
         self.device = self.machine_params.devices[worker_id]
@@ -115,6 +116,7 @@ class OnPolicyRLEngine:
                 max_processes=self.max_sampler_processes,
                 callback_sensors=self.callback_sensors,
                 num_threads=self._batch_threads(),
+                keep_healthy=self.restarts_samplers,
             )
             check_spaces(self.actor_critic, self._vector_tasks, self.preprocessors)
             self.tracker.notes["samplers"] = f"{self.num_samplers} task samplers, {self._vector_tasks.description}"

@@ -38,6 +38,7 @@ def make_vector_tasks(
     mp_ctx: BaseContext | None = None,
     read_timeout: float | None = READ_TIMEOUT_S,
     num_threads: int | None = None,
+    keep_healthy: bool = False,
 ) -> VectorTasks:
     """Builds task samplers and whatever steps them. The numbers are the same with every backend.
 
@@ -53,6 +54,7 @@ def make_vector_tasks(
         mp_ctx: starts worker processes; None: forkserver where the system has it.
         read_timeout: seconds to wait for a worker; None: for ever.
         num_threads: threads of a batch; None: the cores that this process may use.
+        keep_healthy: whether a failure in a worker process leaves the others alive, for `restart_lost`.
 
     Raises:
         ExperimentConfigError: no sampler, an unknown backend, or `backend="batched"` with tasks that have no batch.
@@ -93,6 +95,7 @@ def make_vector_tasks(
             read_timeout=read_timeout,
             action_space=action_space,
             should_log=False,
+            keep_healthy=keep_healthy,
         )
     tasks.description += f"; {_why(backend, tasks, why_not_batched)}"
     return tasks

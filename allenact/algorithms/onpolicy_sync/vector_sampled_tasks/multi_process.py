@@ -71,11 +71,13 @@ class VectorSampledTasks(ListVectorTasks):
         max_processes: workers at most; None: the cores that this process may use.
         read_timeout: seconds to wait for an answer (the first takes up to five times that); None: for ever.
         action_space: the model's action space; None: that of the first task.
+        keep_healthy: whether a failure in a worker leaves the others alive, so that `restart_lost` can go on.
 
     Raises:
         NoTaskError: (a RuntimeError) a sampler has no first task.
         DifferentObservationSpacesError: (a NotImplementedError) the tasks observe different things.
-        TaskWorkerError: a worker died, raised or did not answer in time (here or in any method); all are closed then.
+        TaskWorkerError: a worker died, raised or did not answer in time (here or in any method); all are closed then,
+            unless `keep_healthy`.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class VectorSampledTasks(ListVectorTasks):
         read_timeout: float | None = READ_TIMEOUT_S,
         *,
         action_space: gym.Space | None = None,
+        keep_healthy: bool = False,
     ) -> None:
         args_list = list(sampler_fn_args or ())
         super().__init__(len(args_list))
@@ -119,7 +122,7 @@ class VectorSampledTasks(ListVectorTasks):
         self._arrays: StepArrays | None = None  # made by the first observe(), which knows shapes and types
         self._is_shared = False
         self._spans = self._compute_spans()
-        self._pool = WorkerPool(self._context, specs, read_timeout)
+        self._pool = WorkerPool(self._context, specs, read_timeout, keep_healthy)
         try:
             greetings = self._pool.receive_first()
             spaces = [greetings[worker] for worker in range(len(specs))]
@@ -282,6 +285,42 @@ class VectorSampledTasks(ListVectorTasks):
         """Restores what `state_dict` returned; returns the indices of samplers that had to be restarted."""
         answers = self._ask_each("load_state_dict", states)
         return [span.start + index for span, restarted in answers for index in restarted]
+
+    def restart_lost(
+        self, states: Sequence[dict[str, Any] | None], seeds: Sequence[int]
+    ) -> tuple[list[int], list[int]]:
+        """Replaces the workers that a `TaskWorkerError` has told of; no sampler may be paused.
+
+        The samplers of these workers begin new tasks. All others go back to `states`; where that is None, they go on
+        with the tasks that they are playing.
+
+        Args:
+            states: for each sampler, what `state_dict` returned before the failure, or None.
+            seeds: for each sampler, the seed of its generator if it begins a new task.
+
+        Returns:
+            The samplers that begin new tasks, and those of the others that have not gone back.
+
+        Raises:
+            TaskWorkerError: it happens again; all workers are closed then.
+        """
+        lost = self._pool.replace_lost()
+        self._pool.receive_first()
+        self._arrays, self._is_shared = None, False  # made anew, also for the new workers
+        mine = {span.worker: slice(span.start, span.stop) for span in self._spans}
+        self._pool.ask({worker: ("set_seeds", (seeds[mine[worker]],)) for worker in lost})
+        new = [None] * self._num_samplers
+        answers = self._pool.ask(
+            {
+                worker: ("load_state_dict", (new[part],)) if worker in lost else ("go_back", (states[part],))
+                for worker, part in mine.items()
+            }
+        )
+        restarted: list[int] = []
+        playing_on: list[int] = []
+        for worker, indices in sorted(answers.items()):
+            (restarted if worker in lost else playing_on).extend(mine[worker].start + index for index in indices)
+        return restarted, playing_on
 
     def close(self) -> None:
         """Closes the samplers, ends the workers and frees the shared memory. Calling it again does nothing."""

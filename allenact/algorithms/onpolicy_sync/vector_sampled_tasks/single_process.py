@@ -279,6 +279,17 @@ class SingleProcessVectorSampledTasks(ListVectorTasks):
             self._restart(index)
         return restarted
 
+    def go_back(self, states: Sequence[dict[str, Any] | None]) -> list[int]:
+        """Restores what `state_dict` returned; returns the samplers that cannot, most of which play on.
+
+        One whose state is refused is restarted.
+        """
+        left = [index for index, state in enumerate(states) if not self._restore(index, state)]
+        for index in left:
+            if states[index] is not None:
+                self._restart(index)
+        return left
+
     def _restore(self, index: int, state: dict[str, Any] | None) -> bool:
         """Restores one sampler; returns False if there is nothing to restore or it cannot be done."""
         if state is None:

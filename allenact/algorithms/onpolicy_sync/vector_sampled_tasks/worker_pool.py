@@ -7,7 +7,7 @@ import os
 import pickle
 import select
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -42,11 +42,21 @@ class WorkerPool:
         context: the multiprocessing context to start processes with.
         specs: what each worker runs.
         read_timeout: seconds to wait for replies; None: for ever.
+        keep_healthy: whether the other workers live on when one is lost after it has started; `replace_lost` is next.
     """
 
-    def __init__(self, context: BaseContext, specs: Sequence[WorkerSpec], read_timeout: float | None) -> None:
+    def __init__(
+        self,
+        context: BaseContext,
+        specs: Sequence[WorkerSpec],
+        read_timeout: float | None,
+        keep_healthy: bool = False,
+    ) -> None:
+        self._context = context
         self._specs = specs
         self._read_timeout = read_timeout
+        self._keep_healthy = keep_healthy
+        self._lost: set[int] = set()  # workers that have failed and were not replaced yet
         self._processes: list[BaseProcess] = []
         self._connections: list[Connection] = []
         self._worker_of: dict[int, int] = {}  # file descriptor of a connection -> worker
@@ -57,29 +67,31 @@ class WorkerPool:
         self._closed = False
         try:
             with DelaySignalHandling():  # a process that was started must not be lost
-                for spec in specs:
-                    self._start(context, spec)
+                for worker in range(len(specs)):
+                    self._start(worker)
         except BaseException:
             self.close()
             raise
 
-    def _start(self, context: BaseContext, spec: WorkerSpec) -> None:
+    def _start(self, worker: int) -> None:
+        """Starts a worker, or its replacement."""
+        context, spec = self._context, self._specs[worker]
         is_fork = context.get_start_method() == "fork"
         ours, theirs = context.Pipe(duplex=True)
         trainer_ends.add(ours)
-        self._connections.append(ours)
-        self._worker_of[ours.fileno()] = len(self._processes)
+        self._connections[worker : worker + 1] = [ours]
+        self._worker_of[ours.fileno()] = worker
         self._poll.register(ours, select.POLLIN)
         with theirs:  # ours to close: the end of the worker must be the end of the pipe
             process = context.Process(  # type: ignore[attr-defined]  # every context has it, their base class not
                 target=run_worker,
                 args=(theirs, spec if is_fork else _pickled(spec)),
-                name=f"sampler-worker-{len(self._processes)}",
+                name=f"sampler-worker-{worker}",
                 daemon=True,
             )
             process.start()
-        self._pending[len(self._processes)] = "start"
-        self._processes.append(process)
+        self._pending[worker] = "start"
+        self._processes[worker : worker + 1] = [process]
 
     @property
     def is_closed(self) -> bool:
@@ -95,6 +107,15 @@ class WorkerPool:
         """Returns what each worker says when its samplers are built."""
         return self.receive(FIRST_REPLY_FACTOR)
 
+    def replace_lost(self) -> list[int]:
+        """Starts new processes in place of the workers that were lost, and returns these; `receive_first` is next."""
+        replaced = sorted(self._lost)
+        self._lost.clear()
+        with DelaySignalHandling():
+            for worker in replaced:
+                self._start(worker)
+        return replaced
+
     def ask(self, requests: Mapping[int, Request]) -> dict[int, Any]:
         """Sends one request to some workers and returns their answers."""
         self.send(requests)
@@ -109,6 +130,8 @@ class WorkerPool:
         """
         if self._closed:
             raise TaskWorkerError("these sampler workers have been closed.", do="make new ones after a failure.")
+        if self._lost:
+            raise TaskWorkerError(f"{self._names(self._lost)} failed.", do="replace_lost() comes first.")
         if self._pending:
             raise RuntimeError(
                 f"sampler workers have not answered yet: {self._pending}. wait_step() has to come first; if a call was"
@@ -131,7 +154,8 @@ class WorkerPool:
             patience: how many read timeouts to wait.
 
         Raises:
-            TaskWorkerError: a worker died, raised, or did not answer in time. All workers are closed then.
+            TaskWorkerError: a worker died, raised, or did not answer in time. All workers are closed then, but for
+                the others that are to live on.
         """
         replies: dict[int, Any] = {}
         while self._pending:
@@ -160,12 +184,13 @@ class WorkerPool:
     def _fail_raised(self, worker: int, failure: Failure) -> Never:
         """Raises what a worker's task, sampler or sensor raised."""
         method = self._pending[worker]
-        self.close()
         if failure.error is not None:
-            failure.error.add_note(f"In {self._name(worker)}:\n{failure.traceback}")
+            self.close()
+            failure.error.add_note(f"In {self._names([worker])}:\n{failure.traceback}")
             raise failure.error
+        self._lose([worker])
         raise TaskWorkerError(
-            f'{self._name(worker)} raised while answering "{method}":\n{failure.traceback.rstrip()}',
+            f'{self._names([worker])} raised while answering "{method}":\n{failure.traceback.rstrip()}',
             do="--sampler_backend serial raises it in this process, where a debugger can stop.",
         )
 
@@ -174,9 +199,9 @@ class WorkerPool:
         method = self._pending.get(worker, "nothing")
         self._processes[worker].join(1.0)
         code = self._processes[worker].exitcode
-        self.close()
+        self._lose([worker])
         raise TaskWorkerError(
-            f'{self._name(worker)} died while answering "{method}".',
+            f'{self._names([worker])} died while answering "{method}".',
             f"exit code {code}" + (", killed by a signal" if code is not None and code < 0 else ""),
             "-9 is usually memory: try fewer samplers (nprocesses). --sampler_backend serial shows other causes in"
             " this process.",
@@ -194,18 +219,66 @@ class WorkerPool:
             time.sleep(DUMP_TIME_S)
         for worker in late:
             self._processes[worker].kill()
-        self.close()
+        self._lose(late)
         raise TaskWorkerError(
-            f'{", ".join(self._name(worker) for worker in late)} did not answer "{method}" in time.',
+            f'{self._names(late)} did not answer "{method}" in time.',
             f"{elapsed:.1f} seconds elapsed, read_timeout={self._read_timeout:g} seconds"
             + (f" (times {FIRST_REPLY_FACTOR} for the first reply)" if method == "start" else ""),
             "where it hangs is printed above; a slow environment needs a larger read_timeout.",
         )
 
-    def _name(self, worker: int) -> str:
-        first = self._specs[worker].first_sampler
-        last = first + len(self._specs[worker].sampler_args) - 1
-        return f"worker {worker} ({f'sampler {first}' if first == last else f'samplers {first} to {last}'})"
+    def _lose(self, workers: Sequence[int]) -> None:
+        """Ends the workers that failed; the others, too, unless they are to live on and have answered."""
+        if not self._keep_healthy or "start" in self._pending.values():
+            self.close()
+            return
+        waiting = [*workers]
+        while waiting:
+            worker = waiting.pop()
+            self._pending.pop(worker, None)
+            self._lost.add(worker)
+            self._remove(worker)
+            if not waiting:  # answers to a request that has failed are of no use, but have to be out of the way
+                waiting = self._workers_without_answer()
+
+    def _workers_without_answer(self) -> list[int]:
+        """Drops the answers to the last request; returns the workers that fail to give one."""
+        failed: list[int] = []
+        while self._pending and not failed:
+            ready = self._poll.poll(self._milliseconds_left(1.0))
+            failed = [] if ready else list(self._pending)
+            for worker in (self._worker_of[descriptor] for descriptor, _ in ready):
+                try:
+                    reply = receive(self._connections[worker])
+                except (EOFError, OSError):
+                    reply = None
+                    failed.append(worker)
+                if isinstance(reply, Failure):
+                    failed.append(worker)
+                self._pending.pop(worker, None)
+        return failed
+
+    def _remove(self, worker: int) -> None:
+        """Ends one worker, whatever it is doing, and closes our end of its pipe."""
+        connection, process = self._connections[worker], self._processes[worker]
+        self._poll.unregister(connection)
+        del self._worker_of[connection.fileno()]
+        with contextlib.suppress(OSError):
+            send(connection, CLOSE)  # one that has only raised closes its environments
+        process.join(CLOSE_TIMEOUT_S)
+        connection.close()
+        process.kill()
+        process.join(1.0)
+        with contextlib.suppress(ValueError):  # still alive: uninterruptible in the kernel
+            process.close()
+
+    def _names(self, workers: Iterable[int]) -> str:
+        names = []
+        for worker in workers:
+            first = self._specs[worker].first_sampler
+            last = first + len(self._specs[worker].sampler_args) - 1
+            names.append(f"worker {worker} ({f'sampler {first}' if first == last else f'samplers {first} to {last}'})")
+        return ", ".join(names)
 
     # The end
 
@@ -214,19 +287,22 @@ class WorkerPool:
         if self._closed or os.getpid() != self._owner:  # a forked child holds a copy of us, not our processes
             return
         self._closed = True
-        for connection in self._connections:
+        left = [worker for worker in range(len(self._processes)) if worker not in self._lost]
+        connections = [self._connections[worker] for worker in left]
+        processes = [self._processes[worker] for worker in left]
+        for connection in connections:
             with contextlib.suppress(OSError):
                 send(connection, CLOSE)
         deadline = time.monotonic() + CLOSE_TIMEOUT_S
-        for process in self._processes:
+        for process in processes:
             process.join(max(0.0, deadline - time.monotonic()))
         for stop in (BaseProcess.terminate, BaseProcess.kill):
-            late = [process for process in self._processes if process.is_alive()]
+            late = [process for process in processes if process.is_alive()]
             for process in late:
                 stop(process)
             for process in late:
                 process.join(1.0)
-        for process in self._processes:
+        for process in processes:
             with contextlib.suppress(ValueError):  # still alive: uninterruptible in the kernel
                 process.close()
         for connection in self._connections:

@@ -273,3 +273,106 @@ def _runs(pid):
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+# One worker is lost, the others live on
+
+
+class Mortal(TroubledSampler):
+    """Has its trouble in the step as long as a file is not there, which the first trouble creates."""
+
+    def __init__(self, mark="", saved=True, **kwargs):
+        self.mark, self.saved = mark, saved
+        super().__init__(**kwargs)
+
+    def trouble(self, place):
+        if self.mark and not os.path.exists(self.mark) and place == self.place and self.tasks_drawn == 2:
+            open(self.mark, "w").close()
+            self.problem()
+
+    def state_dict(self, task):
+        return super().state_dict(task) if self.saved else None
+
+
+def steps(tasks, count):
+    """What a policy sees that always acts the same."""
+    rows = []
+    for _ in range(count):
+        batch = tasks.step_batch(torch.zeros(tasks.num_unpaused_tasks, 1))
+        rows.append((batch.observations["toy"].copy(), batch.rewards.copy(), batch.dones.copy()))
+    return rows
+
+
+@pytest.fixture
+def mortal(tmp_path):
+    """Makes six samplers in three workers; the last sampler of the second worker has a problem in its second task."""
+    made = []
+
+    def make(problem=no_problem, saved=True, **kwargs):
+        args = [{"seed": index, "saved": saved} for index in range(6)]
+        args[3] = {"seed": 3, "saved": saved, "place": "step", "problem": problem, "mark": str(tmp_path / "mark")}
+        options = {"multiprocessing_start_method": "fork", "should_log": False, "max_processes": 3, **kwargs}
+        made.append(VectorSampledTasks(Mortal, args, keep_healthy=True, **options))
+        return made[-1]
+
+    yield make
+    for tasks in made:
+        tasks.close()
+
+
+@pytest.mark.faults(
+    "one of three sampler processes is lost", "replaced; the others go back to where the rollout began", "its episodes"
+)
+@pytest.mark.parametrize("problem", [kill_itself, raise_error, hang], ids=lambda problem: problem.__name__)
+def test_only_the_lost_worker_is_replaced(problem, mortal):
+    healthy, tasks = mortal(), mortal(problem, read_timeout=1.0)
+    pids = [pid_of(tasks, worker) for worker in range(3)]
+    for each in (healthy, tasks):
+        steps(each, 2)
+    states = tasks.state_dict()
+    with pytest.raises(TaskWorkerError, match=r"worker 1 \(samplers 2 to 3\)"):
+        steps(tasks, 8)
+    assert not tasks.is_closed
+    with pytest.raises(TaskWorkerError, match=r"worker 1 .*failed"):
+        tasks.observe()
+    assert tasks.restart_lost(states, range(100, 106)) == ([2, 3], [])
+    assert [pid == pid_of(tasks, worker) for worker, pid in enumerate(pids)] == [True, False, True]
+    tasks.observe()
+    for expected, seen in zip(steps(healthy, 8), steps(tasks, 8), strict=True):
+        for a, b in zip(expected, seen, strict=True):
+            assert (a[[0, 1, 4, 5]] == b[[0, 1, 4, 5]]).all()
+
+
+def test_what_cannot_go_back_plays_on(mortal):
+    healthy, tasks = mortal(saved=False), mortal(kill_itself, saved=False)
+    for each in (healthy, tasks):
+        steps(each, 2)
+    with pytest.raises(TaskWorkerError):
+        steps(tasks, 8)
+    assert tasks.restart_lost([None] * 6, range(6)) == ([2, 3], [0, 1, 4, 5])
+    steps(healthy, 2)  # as far as the others came
+    others = [0, 1, 4, 5]
+    assert (tasks.observe()["toy"][others] == healthy.observe()["toy"][others]).all()
+    assert tasks.call("num_steps_taken") == [1, 1, 0, 0, 1, 1]
+
+
+def test_two_workers_can_be_lost_at_once(mortal):
+    tasks = mortal()
+    states = tasks.state_dict()
+    for worker in (0, 2):
+        os.kill(pid_of(tasks, worker), signal.SIGKILL)
+    with pytest.raises(TaskWorkerError):
+        steps(tasks, 1)
+    assert tasks.restart_lost(states, range(6)) == ([0, 1, 4, 5], [])
+    assert len(tasks.observe()["toy"]) == 6
+
+
+def test_a_replacement_that_fails_ends_all(mortal, monkeypatch):
+    tasks = mortal()
+    os.kill(pid_of(tasks, 0), signal.SIGKILL)
+    with pytest.raises(TaskWorkerError):
+        steps(tasks, 1)
+    monkeypatch.setattr(Mortal, "__init__", raise_error)
+    with pytest.raises(TaskWorkerError, match="raised while answering"):
+        tasks.restart_lost([None] * 6, range(6))
+    assert tasks.is_closed
