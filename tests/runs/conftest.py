@@ -45,6 +45,7 @@ def train(tmp_path):
         stop_after=None,
         stop_after_mini_batches=None,
         packages=None,
+        prepare=lambda trainer: None,
         **kwargs,
     ) -> Run:
         nonlocal number
@@ -70,6 +71,7 @@ def train(tmp_path):
         )
         result.trainer = trainer
         with trainer:
+            prepare(trainer)
             if stop_after is not None:
                 _stop_after(trainer, stop_after)
             if stop_after_mini_batches is not None:

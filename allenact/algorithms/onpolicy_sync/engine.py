@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from allenact.algorithms.onpolicy_sync.startup_checks import describe_training
 from allenact.algorithms.onpolicy_sync.storage import RolloutBlockStorage
 from allenact.algorithms.onpolicy_sync.tracking import LogPackage, metric_means
 from allenact.algorithms.onpolicy_sync.update import PolicyUpdater, set_learning_rate, use_fused_kernels
+from allenact.errors import TaskWorkerError
 from allenact.utils.system import get_logger
 from allenact.utils.timing import Timer
 
@@ -139,8 +141,8 @@ class OnPolicyTrainer(RolloutEngine):
         except StopRequested:
             self.save_checkpoint(is_last=True)
             return False
-        except Exception:
-            self.save_what_is_left()
+        except Exception as error:
+            self.save_what_is_left(error)
             raise
         return True
 
@@ -190,8 +192,9 @@ class OnPolicyTrainer(RolloutEngine):
         """
         if self.stop_requested:
             raise StopRequested
-        if self.checkpoints is not None:
-            self.boundary = Boundary.of(self, with_weights=self.timer.last("update", default=inf) > _LONG_UPDATE_S)
+        if self.checkpoints is not None or self.restarts_samplers:
+            is_long = self.timer.last("update", default=inf) > _LONG_UPDATE_S
+            self.boundary = self.survive_crash(partial(Boundary.of, self, with_weights=is_long))
 
     def prepare_updates(self, stage: PipelineStage, storages: dict[str, ExperienceStorage]) -> None:
         """Lets every storage compute its targets."""
@@ -308,8 +311,10 @@ class OnPolicyTrainer(RolloutEngine):
             if path is not None:
                 self.send(path)
 
-    def save_what_is_left(self) -> None:
+    def save_what_is_left(self, failure: Exception) -> None:
         """Saves where training was before the rollout that has just failed; says so if it cannot."""
+        if self.boundary is None and isinstance(failure, TaskWorkerError):  # a sampler was lost between two rollouts
+            self.boundary = Boundary.of(self, with_samplers=False)
         if self.boundary is None or self.boundary.total_steps <= self.last_save:
             return
         try:

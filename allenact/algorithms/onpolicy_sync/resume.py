@@ -15,7 +15,7 @@ from allenact.algorithms.onpolicy_sync.checkpointing import (
     scheduler_state,
 )
 from allenact.algorithms.onpolicy_sync.non_finite import require_finite_parameters
-from allenact.algorithms.onpolicy_sync.storage import RolloutStorage, StreamingStorageMixin
+from allenact.algorithms.onpolicy_sync.storage import StreamingStorageMixin
 from allenact.base_abstractions.memory import Memory
 from allenact.errors import CheckpointError, RunError
 from allenact.utils.seeding import capture_rng_state, checkpoint_seed, restore_rng_state, set_seed, worker_seeds
@@ -42,8 +42,17 @@ class Boundary:
     """Copies of model and optimiser states, None if they were not wanted."""
 
     @classmethod
-    def of(cls, trainer: OnPolicyTrainer, with_weights: bool = False) -> Boundary:
-        """Takes the state of `trainer`, which is between two rollouts."""
+    def of(cls, trainer: OnPolicyTrainer, with_weights: bool = False, with_samplers: bool = True) -> Boundary:
+        """Takes the state of `trainer`, which is between two rollouts.
+
+        Args:
+            trainer: whose.
+            with_weights: whether the model and the optimiser are copied.
+            with_samplers: whether the task samplers are asked; False if they are lost.
+
+        Raises:
+            TaskWorkerError: a task sampler is lost.
+        """
         pipeline = trainer.training_pipeline
         samples = pipeline.rollout_storage is not None
         storages = {uuid: storage.state_dict() for uuid, storage in trainer.storages_in_use.items()}
@@ -56,11 +65,15 @@ class Boundary:
             pipeline_state=copy.deepcopy(pipeline.state_dict()),
             stream_memory=_stream_memory(pipeline),
             rng_state=capture_rng_state(),
-            sampler_states=trainer.vector_tasks.state_dict() if samples else [],
+            sampler_states=_sampler_states(trainer, with_samplers) if samples else [],
             storage_states={uuid: state for uuid, state in storages.items() if state is not None},
             tracker_state={**trainer.tracker.state_dict(), "last_log": trainer.last_log},
             weights=copy.deepcopy(weights),
         )
+
+
+def _sampler_states(trainer: OnPolicyTrainer, alive: bool) -> list[dict[str, Any] | None]:
+    return trainer.vector_tasks.state_dict() if alive else [None] * trainer.num_samplers
 
 
 def _stream_memory(pipeline: TrainingPipeline) -> dict[str, Any]:
@@ -239,12 +252,7 @@ def _restore_the_rest(trainer: OnPolicyTrainer, state: TrainingState, restarted:
     saved = {uuid: item for uuid, item in (state.storage_states or {}).items() if uuid in pipeline.named_storages}
     storages = {uuid: pipeline.get_storage(uuid) for uuid in saved}
     trainer.initialize_storages(storages)
-    for uuid, storage in storages.items():
-        if isinstance(storage, RolloutStorage) and restarted:
-            storage.load_state_dict(saved[uuid], restarted=restarted)
-        else:
-            storage.load_state_dict(saved[uuid])
-        trainer.experiences_seen[uuid] = storage.total_experiences  # which loading has changed
+    trainer.load_storages(saved, restarted)
     trainer.storages_in_use = storages
     if state.tracker_state is not None:
         trainer.tracker.load_state_dict(state.tracker_state)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from allenact.algorithms.onpolicy_sync.collection import RolloutCollector, StopRequested, sample_actions
 from allenact.algorithms.onpolicy_sync.engine_base import TRAIN_MODE_STR, OnPolicyRLEngine
-from allenact.algorithms.onpolicy_sync.storage import RolloutBlockStorage
+from allenact.algorithms.onpolicy_sync.storage import RolloutBlockStorage, RolloutStorage
 from allenact.algorithms.onpolicy_sync.teacher import Teacher
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import VectorSampledTasks
 from allenact.errors import TaskWorkerError
-from allenact.utils.seeding import worker_seeds
+from allenact.utils.seeding import restore_rng_state, worker_seeds
 from allenact.utils.system import get_logger
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from allenact.base_abstractions.experiment_config import ExperimentConfig
     from allenact.pipeline.stage import PipelineStage
 
+Answer = TypeVar("Answer")
 MOST_SAMPLER_RESTARTS = 10
 """Crashes of task samplers that a run survives, if it is to survive them; the next one ends it."""
 
@@ -28,7 +31,8 @@ class RolloutEngine(OnPolicyRLEngine):
 
     Args:
         config: the experiment.
-        try_restart_after_task_error: restart crashed samplers, once in each rollout and `MOST_SAMPLER_RESTARTS` times.
+        try_restart_after_task_error: replace sampler processes that are lost, once in each rollout and
+            `MOST_SAMPLER_RESTARTS` times.
         **engine_kwargs: see OnPolicyRLEngine.
 
     Attributes:
@@ -46,7 +50,7 @@ class RolloutEngine(OnPolicyRLEngine):
         self, config: ExperimentConfig, *, try_restart_after_task_error: bool = False, **engine_kwargs: Any
     ) -> None:
         super().__init__(config, TRAIN_MODE_STR, **engine_kwargs)
-        self.try_restart_after_task_error = try_restart_after_task_error
+        self.restarts_samplers = try_restart_after_task_error
         self.stop_requested = False
         self.stage_index: int | None = None
         self.storages_in_use: dict[str, ExperienceStorage] = {}
@@ -76,7 +80,8 @@ class RolloutEngine(OnPolicyRLEngine):
         if pipeline.current_stage_index != self.stage_index:
             self.stage_index = pipeline.current_stage_index
             storages = pipeline.get_stage_storage(stage)
-            self.initialize_storages({k: v for k, v in storages.items() if k not in self.storages_in_use})
+            new = {uuid: storage for uuid, storage in storages.items() if uuid not in self.storages_in_use}
+            self.survive_crash(partial(self.initialize_storages, new))
             self.storages_in_use = storages
             self._choose_sampling()
             stage.change_engine_attributes(self)
@@ -131,27 +136,69 @@ class RolloutEngine(OnPolicyRLEngine):
             bootstrap_truncated=bool(settings.bootstrap_truncated),
             on_step=self._count_step,
         )
-        try:
-            return play(self.collector)
-        except TaskWorkerError as error:
-            if not self.try_restart_after_task_error or self.restarts >= MOST_SAMPLER_RESTARTS:
-                raise
-            get_logger().warning(f"Task samplers are restarted and this rollout begins anew: {error}")
-        self._restart_samplers(storages)
-        return play(self.collector)
+        return self.survive_crash(lambda: play(self.collector), self.boundary)
 
-    def _restart_samplers(self, storages: dict[str, ExperienceStorage]) -> None:
-        """Replaces the task samplers by new ones, on new tasks; what the rollout had gathered is dropped."""
+    def survive_crash(self, act: Callable[[], Answer], boundary: Boundary | None = None) -> Answer:
+        """Does something with the task samplers. If a process of theirs is lost, replaces it and does it once more.
+
+        Args:
+            act: what to do.
+            boundary: where to go back to before doing it again; None for nowhere, between two rollouts.
+
+        Raises:
+            TaskWorkerError: a process is lost and is not to be replaced, or one is lost again.
+        """
+        try:
+            return act()
+        except TaskWorkerError as error:
+            if not self.restarts_samplers or self.restarts >= MOST_SAMPLER_RESTARTS:
+                raise
+            again = "" if boundary is None else " and this rollout begins anew"
+            get_logger().warning(f"Lost task samplers are restarted{again}: {error}")
+        self._replace_lost_samplers(boundary)
+        return act()
+
+    def _replace_lost_samplers(self, boundary: Boundary | None) -> None:
+        """Lets lost samplers begin new tasks, and takes all else back to `boundary`, unless that is None.
+
+        Samplers that are alive but cannot be saved play on instead, with a memory that begins anew.
+        """
+        tasks, count = self.vector_tasks, self.num_samplers
+        if not isinstance(tasks, VectorSampledTasks):
+            raise TypeError(f"{type(tasks).__name__} has no processes that could be lost")
         self.restarts += 1
-        self.dropped_episodes += self.num_samplers
-        self.vector_tasks.close()
-        self._vector_tasks = self._collector = None
-        self.vector_tasks.set_seeds(worker_seeds(self.num_samplers, None))
-        self.vector_tasks.next_task()  # the first tasks were those that the run began with
-        if self.boundary is not None:
-            self.tracker.load_state_dict(self.boundary.tracker_state)
-        self.steps_in_rollout = 0
-        self.initialize_storages(storages)
+        seeds = worker_seeds(count, None)
+        if boundary is None:
+            saved = {uuid: storage.state_dict() for uuid, storage in self.storages_in_use.items()}
+            restarted, _ = tasks.restart_lost([None] * count, seeds)
+            anew = restarted  # the others are where they were
+        else:
+            saved = boundary.storage_states
+            restarted, playing_on = tasks.restart_lost(boundary.sampler_states, seeds)
+            anew = sorted([*restarted, *playing_on])
+            self.collector.pop_episodes()
+            self.tracker.load_state_dict(boundary.tracker_state)
+            self.steps_in_rollout = 0
+        self.dropped_episodes += len(restarted)
+        self.initialize_storages(self.storages_in_use)
+        self.load_storages({uuid: state for uuid, state in saved.items() if state is not None}, anew)
+        if boundary is not None:
+            restore_rng_state(boundary.rng_state)
+
+    def load_storages(self, saved: Mapping[str, Any], restarted: Sequence[int]) -> None:
+        """Restores storages that `initialize_storages` has brought into use.
+
+        Args:
+            saved: uuid -> what the storage's `state_dict` returned.
+            restarted: samplers that begin a new episode instead.
+        """
+        for uuid, state in saved.items():
+            storage = self.training_pipeline.get_storage(uuid)
+            if isinstance(storage, RolloutStorage) and restarted:
+                storage.load_state_dict(state, restarted=restarted)
+            else:
+                storage.load_state_dict(state)
+            self.experiences_seen[uuid] = storage.total_experiences  # which loading has changed
 
     def _count_step(self, steps: int) -> None:
         self.steps_in_rollout += steps
@@ -160,5 +207,8 @@ class RolloutEngine(OnPolicyRLEngine):
         """Every `advance_scene_rollout_period` rollouts, drops the running episodes and draws new tasks."""
         period = stage.training_settings.advance_scene_rollout_period
         if period and self.training_pipeline.rollout_count % period == 0:
-            self.vector_tasks.next_task(force_advance_scene=True)
-            self.initialize_storages(storages)
+            self.survive_crash(partial(self._draw_new_tasks, storages))
+
+    def _draw_new_tasks(self, storages: dict[str, ExperienceStorage]) -> None:
+        self.vector_tasks.next_task(force_advance_scene=True)
+        self.initialize_storages(storages)

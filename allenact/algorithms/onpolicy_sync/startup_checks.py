@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import VectorSampledTasks
 from allenact.base_abstractions.experiment_config import MachineParams
 from allenact.errors import ExperimentConfigError, SpaceMismatchError, did_you_mean
 from allenact.utils.system import get_logger
@@ -103,6 +104,11 @@ def describe_training(trainer: OnPolicyTrainer) -> None:
     )
     if pipeline.rollout_storage is not None:
         logger.info(f"{trainer.num_samplers} task samplers, {trainer.vector_tasks.description}")
+        if trainer.restarts_samplers and not isinstance(trainer.vector_tasks, VectorSampledTasks):
+            logger.warning(
+                "--enable_crash_recovery has no effect on these task samplers, stepped in the training process:"
+                " --sampler_backend process steps them in others."
+            )
     for index, stage in enumerate(pipeline.pipeline_stages):
         limit = stage.max_stage_steps() if callable(stage.max_stage_steps) else stage.max_stage_steps
         line = f"stage {index}: {limit:,} environment steps, losses {', '.join(stage.loss_names) or 'none'}"
