@@ -3,6 +3,8 @@
 import os
 
 os.environ.setdefault("MPLBACKEND", "agg")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in allenact.main: threads that wait leave the cores to others
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 from multiprocessing import forkserver
 from pathlib import Path
