@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from allenact.algorithms.onpolicy_sync.collection import RolloutCollector
-from allenact.algorithms.onpolicy_sync.tracking import mean_metrics
+from allenact.algorithms.onpolicy_sync.tracking import EvaluationStatus, mean_metrics
 from allenact.errors import ExperimentConfigError
 from allenact.utils import spaces_utils
-from allenact.utils.system import get_logger
 
 if TYPE_CHECKING:
     from allenact.algorithms.onpolicy_sync.policy import ActorCriticModel
@@ -53,7 +52,8 @@ def evaluate(
     expert_actions: bool = False,
     visualizer: VizSuite | None = None,
     on_rollout_end: Callable[[RolloutCollector], None] = lambda collector: None,
-    progress_interval_s: float = math.inf,
+    on_status: Callable[[EvaluationStatus], None] = lambda status: None,
+    status_interval_s: float = math.inf,
 ) -> EvaluationResult:
     """Plays until every sampler has run out of tasks; each task counts exactly once.
 
@@ -67,7 +67,8 @@ def evaluate(
         expert_actions: play what the `expert_action` sensor says.
         visualizer: collects what it wants to show, after every step.
         on_rollout_end: called before the storage is rolled over, for losses on its data.
-        progress_interval_s: seconds between two progress lines in the log.
+        on_status: told how far the evaluation is.
+        status_interval_s: seconds between two such calls.
 
     Raises:
         ExperimentConfigError: a sampler has no end.
@@ -80,7 +81,7 @@ def evaluate(
         preprocessors,
         choose_actions=_action_choice(actor_critic, deterministic, expert_actions),
     )
-    started = last_progress = time.monotonic()
+    started = last_status = time.monotonic()
     evaluation = _Evaluation(collector, rollout_storage, visualizer)
     while evaluation.active:
         evaluation.step()
@@ -88,9 +89,9 @@ def evaluate(
             on_rollout_end(collector)
             rollout_storage.after_updates()
             evaluation.rows = 0
-        if time.monotonic() - last_progress > progress_interval_s:
-            last_progress = time.monotonic()
-            _report_progress(evaluation.result, total, last_progress - started)
+        if time.monotonic() - last_status > status_interval_s:
+            last_status = time.monotonic()
+            on_status(evaluation.status(total, last_status - started))
     evaluation.result.seconds = time.monotonic() - started
     return evaluation.result
 
@@ -113,6 +114,10 @@ class _Evaluation:
         self.rows = 0
         collector.initialize([storage])
         self._show_tasks()
+
+    def status(self, total: int, seconds: float) -> EvaluationStatus:
+        """Returns how far it is, given the number of tasks and how long it has taken."""
+        return EvaluationStatus(len(self.result.episodes), total, self.result.steps, seconds, self.result.means)
 
     def step(self) -> None:
         """Takes one step in every active task and pauses the samplers that have no next one."""
@@ -216,10 +221,3 @@ def _select(batch: StepBatch, keep: list[int]) -> StepBatch:
         episodes=[],
         exhausted=[],
     )
-
-
-def _report_progress(result: EvaluationResult, total: float, seconds: float) -> None:
-    done = len(result.episodes)
-    left = f", about {seconds / done * (total - done) / 60:.1f} minutes left" if done else ""
-    means = " ".join(f"{key} {value:.3g}" for key, value in sorted(result.means.items()))
-    get_logger().info(f"Evaluated {done} of {total:.0f} tasks, {result.steps / seconds:.0f} steps/s{left} {means}")

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from allenact.algorithms.onpolicy_sync.evaluation_progress import (
+    EvaluationLines,
+    EvaluationProgress,
+    evaluation_progress,
+)
 from allenact.algorithms.onpolicy_sync.evaluation_report import EvaluationReport
 from allenact.algorithms.onpolicy_sync.log_sink import LogSink, write_json
-from allenact.algorithms.onpolicy_sync.progress import EvaluationProgress, shows_progress
 from allenact.algorithms.onpolicy_sync.run import Run
 from allenact.algorithms.onpolicy_sync.run_directory import checkpoint_start_time_str
 from allenact.algorithms.onpolicy_sync.supervision import await_ready, evaluate_on
@@ -28,7 +33,7 @@ class EvaluationRun(Run):
     Attributes:
         checkpoints: files to evaluate, in order.
         actions: "deterministic" (the mode of the policy), "sampled" from it, or the "expert"'s.
-        live_progress: whether a terminal gets a short line for each checkpoint.
+        live_progress: whether a terminal shows the test as a block.
         report: statistics of the results.
     """
 
@@ -57,18 +62,32 @@ class EvaluationRun(Run):
             KeyboardInterrupt: `stop` answered True.
         """
         await_ready(testers, stop)
-        self._begin_logging()
-        for checkpoint in self.checkpoints:
-            self._write(checkpoint, evaluate_on(testers, checkpoint, stop))
+        self._say_what_will_happen()
+        progress = evaluation_progress(self.name, len(self.checkpoints), self.actions, live=self.live_progress)
+        self._begin_logging(progress)
+        try:
+            for checkpoint in self.checkpoints:
+                self._write(checkpoint, evaluate_on(testers, checkpoint, stop, progress))
+        finally:
+            progress.close()
 
-    def _begin_logging(self) -> None:
+    def _say_what_will_happen(self) -> None:
+        first, *others = self.checkpoints
+        which = f"{1 + len(others)} checkpoints from {os.path.dirname(first)}" if others else first
+        watch = f"; watch with: tensorboard --logdir {self.paths.output_dir}" if self.draws else ""
+        get_logger().info(
+            f"Testing {which} with {self.actions} actions, seed {EVALUATION_SEED};"
+            f" results in {self.metrics_file.parent}{watch}"
+        )
+
+    def _begin_logging(self, progress: EvaluationProgress | EvaluationLines) -> None:
         write_json(self.metrics_file, self.results)
         self.start_callbacks()
         self.sink = LogSink(
             callbacks=self.callbacks,
             writer=self.summary_writer(self._tensorboard_dir),
             visualizer=self.visualizer("test"),
-            progress=EvaluationProgress(len(self.checkpoints)) if self.live_progress and shows_progress() else None,
+            progress=progress if isinstance(progress, EvaluationProgress) else None,
         )
 
     def _write(self, checkpoint: str, packages: Sequence[LogPackage]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +11,10 @@ import torch
 from allenact.algorithms.onpolicy_sync.checkpointing import load_checkpoint, load_model_weights
 from allenact.algorithms.onpolicy_sync.engine_base import TEST_MODE_STR, VALID_MODE_STR, OnPolicyRLEngine
 from allenact.algorithms.onpolicy_sync.evaluation import EvaluationResult, evaluate, require_finite
+from allenact.algorithms.onpolicy_sync.evaluation_progress import say_how_far
+from allenact.algorithms.onpolicy_sync.startup_checks import describe_evaluation
 from allenact.algorithms.onpolicy_sync.storage import StreamingStorageMixin
-from allenact.algorithms.onpolicy_sync.tracking import LogPackage
+from allenact.algorithms.onpolicy_sync.tracking import EvaluationStatus, LogPackage
 from allenact.algorithms.onpolicy_sync.update import PolicyUpdater
 from allenact.utils.seeding import EVALUATION_SEED, set_seed, worker_seeds
 
@@ -32,6 +34,8 @@ class OnPolicyInference(OnPolicyRLEngine):
         mode: "valid" or "test".
         enforce_expert: play the expert's actions.
         visualize: let the experiment's visualiser record.
+        on_status: told how far an evaluation is.
+        status_interval_s: seconds between two such calls.
         **engine_kwargs: see OnPolicyRLEngine.
     """
 
@@ -42,24 +46,30 @@ class OnPolicyInference(OnPolicyRLEngine):
         *,
         enforce_expert: bool = False,
         visualize: bool = True,
+        on_status: Callable[[EvaluationStatus], None] = say_how_far,
+        status_interval_s: float = 300.0,
         **engine_kwargs: Any,
     ) -> None:
         super().__init__(config, mode, **{"seed": EVALUATION_SEED, **engine_kwargs})
         self.enforce_expert = enforce_expert
         self.visualizer = self.machine_params.visualizer if visualize else None
+        self.on_status = on_status
+        self.status_interval_s = status_interval_s
         self.task_seeds: list[int] = []
         if self.visualizer is not None and self.num_samplers > 1:  # one alone finds out by itself, if it has to
             self.visualizer.prepare()
         self.actor_critic.eval()
 
     def check_tasks(self) -> None:
-        """Starts the task samplers and checks that the evaluation can be played, and will end.
+        """Starts the task samplers and checks that the evaluation can be played, and will end. Says what a test does.
 
         Raises:
             UsageError: it cannot.
         """
         if self.training_pipeline.rollout_storage_uuid is not None and self.num_samplers > 0:
-            require_finite(self.vector_tasks)
+            number = require_finite(self.vector_tasks)
+            if self.mode == TEST_MODE_STR:
+                describe_evaluation(self, number)
 
     def _sampler_args(self) -> list[dict[str, Any]]:
         """Returns the arguments of the samplers, and remembers which seeds they fix."""
@@ -119,7 +129,8 @@ class OnPolicyInference(OnPolicyRLEngine):
             expert_actions=self.enforce_expert,
             visualizer=self.visualizer,
             on_rollout_end=partial(self._rollout_losses, pipeline, stage, updater),
-            progress_interval_s=20.0 if self.mode == TEST_MODE_STR else 300.0,
+            on_status=self.on_status,
+            status_interval_s=self.status_interval_s,
         )
         tasks.resume_all()
         tasks.set_seeds(self._evaluation_seeds())

@@ -1,4 +1,4 @@
-"""What is checked and said before training begins."""
+"""What is checked and said before training, or a test, begins."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from allenact.utils.system import get_logger
 if TYPE_CHECKING:
     import torch
 
-    from allenact.algorithms.onpolicy_sync.engine import OnPolicyTrainer
+    from allenact.algorithms.onpolicy_sync.engine import OnPolicyInference, OnPolicyTrainer
     from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import VectorTasks
     from allenact.base_abstractions.experiment_config import ExperimentConfig
     from allenact.base_abstractions.preprocessor import SensorPreprocessorGraph
@@ -127,3 +127,17 @@ def describe_training(trainer: OnPolicyTrainer) -> None:
         if settings.save_interval and settings.save_interval > 0:
             line += f", a checkpoint every {settings.save_interval:,}"
         logger.info(line)
+
+
+def describe_evaluation(engine: OnPolicyInference, number: int) -> None:
+    """Logs how this worker will test each checkpoint: model, tasks, samplers, pictures.
+
+    Args:
+        engine: whose task samplers have been started.
+        number: of tasks.
+    """
+    pictures = "" if engine.visualizer is None else "; with pictures"
+    get_logger().info(
+        f"{type(engine.actor_critic).__name__} on {engine.device}; {number} tasks for each checkpoint from"
+        f" {engine.num_samplers} task samplers, {engine.vector_tasks.description}{pictures}"
+    )

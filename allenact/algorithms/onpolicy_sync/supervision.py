@@ -9,7 +9,7 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from allenact.algorithms.onpolicy_sync.tracking import LogPackage
+from allenact.algorithms.onpolicy_sync.tracking import EvaluationStatus, LogPackage
 from allenact.algorithms.onpolicy_sync.worker_processes import (
     STOP_GRACE_S,
     Evaluate,
@@ -21,6 +21,7 @@ from allenact.algorithms.onpolicy_sync.worker_processes import (
 from allenact.errors import WorkerError
 
 if TYPE_CHECKING:
+    from allenact.algorithms.onpolicy_sync.evaluation_progress import EvaluationLines, EvaluationProgress
     from allenact.algorithms.onpolicy_sync.progress import TrainingProgress
 
 Message = TypeVar("Message")
@@ -168,32 +169,64 @@ def await_ready(testers: Sequence[WorkerProcess], stop_requested: Callable[[], b
         AllenActError: what a worker failed with.
         KeyboardInterrupt: `stop_requested` answered True.
     """
-    for tester in testers:
-        _await(tester, Ready, stop_requested)
+    for _ in _answers(testers, Ready, stop_requested):
+        pass
 
 
 def evaluate_on(
-    testers: Sequence[WorkerProcess], checkpoint: str, stop_requested: Callable[[], bool]
+    testers: Sequence[WorkerProcess],
+    checkpoint: str,
+    stop_requested: Callable[[], bool],
+    progress: EvaluationProgress | EvaluationLines | None = None,
 ) -> list[LogPackage]:
     """Has every tester evaluate its share of the tasks with `checkpoint`; returns their packages.
+
+    Args:
+        testers: the workers.
+        checkpoint: file.
+        stop_requested: once it answers True, the test is given up.
+        progress: told how far they are.
 
     Raises:
         AllenActError: what a worker failed with.
         KeyboardInterrupt: `stop_requested` answered True.
     """
+    if progress is not None:
+        progress.evaluating(checkpoint)
     for tester in testers:
         tester.send(Evaluate(checkpoint))
-    return [_await(tester, LogPackage, stop_requested) for tester in testers]
+    packages: dict[int, LogPackage] = {}
+    statuses: dict[int, EvaluationStatus] = {}
+    on_wait = (lambda: None) if progress is None else progress.refresh
+    for index, message in _answers(testers, LogPackage, stop_requested, on_wait):
+        if isinstance(message, LogPackage):
+            packages[index] = message
+        else:
+            statuses[index] = message
+            if progress is not None:
+                progress.playing(EvaluationStatus.of(list(statuses.values())))
+    return [packages[index] for index in range(len(testers))]
 
 
-def _await(tester: WorkerProcess, kind: type[Message], stop_requested: Callable[[], bool]) -> Message:
-    """Returns the next message of a tester, which is of that kind unless the tester failed."""
-    while not tester.connection.poll(_POLL_S):
+def _answers(
+    testers: Sequence[WorkerProcess],
+    last: type[Message],
+    stop_requested: Callable[[], bool],
+    on_wait: Callable[[], None] = lambda: None,
+) -> Iterator[tuple[int, Message | EvaluationStatus]]:
+    """Yields what the testers say, and which of them says it, until each has said something of the kind `last`."""
+    working: dict[Any, int] = {tester.connection: index for index, tester in enumerate(testers)}
+    while working:
         if stop_requested():
             raise KeyboardInterrupt
-    message = tester.receive()
-    if isinstance(message, Failed):
-        raise message.error
-    if not isinstance(message, kind):
-        raise TypeError(f"the {tester.name} process sent {message!r} where a {kind.__name__} was due")
-    return message
+        on_wait()
+        for ready in connection.wait(list(working), timeout=_POLL_S):
+            index = working[ready]
+            message = testers[index].receive()
+            if isinstance(message, Failed):
+                raise message.error
+            if not isinstance(message, (last, EvaluationStatus)):
+                raise TypeError(f"the {testers[index].name} process sent {message!r} where a {last.__name__} was due")
+            if isinstance(message, last):
+                del working[ready]
+            yield index, message

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,44 @@ class LogPackage:
     """Texts for TensorBoard, by name; sent once."""
     task_seeds: list[int] = field(default_factory=list)
     """Seeds that the episodes began with, as far as the experiment fixes them (evaluation only)."""
+
+
+@dataclass(frozen=True)
+class EvaluationStatus:
+    """How far the evaluation of a checkpoint is. Sent over a pipe while it goes on."""
+
+    episodes: int
+    """Episodes played."""
+    total: int
+    """Episodes to play."""
+    steps: int
+    """Environment steps taken."""
+    seconds: float
+    """Wall-clock seconds since it began, above 0."""
+    means: dict[str, float]
+    """Means of the metrics over the episodes played."""
+
+    @classmethod
+    def of(cls, parts: Sequence[EvaluationStatus]) -> EvaluationStatus:
+        """Returns how far several workers, at least one, are together."""
+        sums: dict[str, float] = {}
+        counts: dict[str, int] = {}
+        for part in parts:
+            for key, mean in part.means.items():
+                sums[key] = sums.get(key, 0.0) + part.episodes * mean
+                counts[key] = counts.get(key, 0) + part.episodes
+        return cls(
+            episodes=sum(part.episodes for part in parts),
+            total=sum(part.total for part in parts),
+            steps=sum(part.steps for part in parts),
+            seconds=max(part.seconds for part in parts),
+            means={key: total / counts[key] for key, total in sums.items()},
+        )
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until the last episode if it goes on like this; None before the first one has ended."""
+        return self.seconds / self.episodes * (self.total - self.episodes) if self.episodes else None
 
 
 class Tracker:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 STOP_GRACE_S = 7.0  # how long workers may take to save and leave
 DUMP_TRACEBACK_SIGNAL = signal.SIGUSR1
 _DUMP_TIME_S = 0.5  # how long a worker may take to print where it hangs
+_STATUS_INTERVAL_S = 0.5  # how often a test worker says how far it is
 _END_GRACE_S = 1.0  # how long they may take to end once they are told to end at once
 
 
@@ -275,6 +276,8 @@ def evaluation_worker(pipe: Connection, **kwargs: Any) -> None:
     signal.signal(signal.SIGTERM, stop)
     if kwargs["mode"] == "valid":
         torch.set_num_threads(1)  # training, beside it, needs the cores more
+    else:  # somebody is waiting
+        kwargs |= {"on_status": pipe.send, "status_interval_s": _STATUS_INTERVAL_S}
     with experiment_errors():
         engine = OnPolicyInference(**kwargs)
     with engine:

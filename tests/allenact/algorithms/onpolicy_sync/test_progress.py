@@ -4,14 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from allenact.algorithms.onpolicy_sync.live_progress import duration, number, sparkline
 from allenact.algorithms.onpolicy_sync.log_sink import LogSink
-from allenact.algorithms.onpolicy_sync.progress import (
-    EvaluationProgress,
-    TrainingProgress,
-    duration,
-    number,
-    sparkline,
-)
+from allenact.algorithms.onpolicy_sync.progress import TrainingProgress
 from allenact.algorithms.onpolicy_sync.tracking import LogPackage
 from allenact.testing.terminal import Terminal
 from allenact.utils.terminal import LiveBlock
@@ -178,16 +173,6 @@ def test_it_takes_the_place_of_the_lines(follow, terminal, clock, caplog):
         LogSink(progress=progress).write([package])
     assert "TRAIN" not in caplog.text
     assert shown(terminal)["reward"] == "1.5"
-
-
-def test_an_evaluation_says_one_short_line_for_each_checkpoint(caplog):
-    progress = EvaluationProgress(2)
-    package = LogPackage(
-        mode="test", training_steps=64, storage_experiences={}, checkpoint_file_name="/out/a__steps_64.pt"
-    )
-    with caplog.at_level("INFO", logger="allenact"):
-        progress.logged(package, {"test-metrics/reward": 1234.5, "test-metrics/other": 1.0})
-    assert caplog.messages == ["checkpoint 1 of 2, a__steps_64.pt: reward 1,234"]
 
 
 def test_numbers_and_durations():

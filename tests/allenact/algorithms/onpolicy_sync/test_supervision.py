@@ -11,7 +11,7 @@ import pytest
 
 from allenact.algorithms.onpolicy_sync import supervision
 from allenact.algorithms.onpolicy_sync.supervision import Validation, evaluate_on, supervise_training
-from allenact.algorithms.onpolicy_sync.tracking import LogPackage
+from allenact.algorithms.onpolicy_sync.tracking import EvaluationStatus, LogPackage
 from allenact.algorithms.onpolicy_sync.worker_processes import Evaluate, Failed, Finished, Ready, WorkerProcess
 from allenact.errors import TaskError, WorkerError
 
@@ -228,6 +228,18 @@ def test_every_tester_plays_its_share(workers):
     packages = evaluate_on(testers, "a.pt", never)
     assert [entry.metrics for entry in packages] == [[{"i": 0}], [{"i": 1}]]
     assert [tester.end.recv() for tester in testers] == [Evaluate("a.pt")] * 2
+
+
+def test_what_testers_say_on_the_way_is_added_up(workers):
+    testers = [workers(), workers()]
+    testers[0].says(EvaluationStatus(1, 4, 30, 2.0, {"reward": 5.0}), package("test", 64))
+    testers[1].says(EvaluationStatus(3, 4, 50, 3.0, {"reward": 1.0, "success": 1.0}), package("test", 64))
+    told = []
+    progress = SimpleNamespace(evaluating=told.append, playing=told.append, refresh=lambda: None)
+    evaluate_on(testers, "a.pt", never, progress)
+    assert told[0] == "a.pt"
+    assert told[-1] == EvaluationStatus(4, 8, 80, 3.0, {"reward": 2.0, "success": 1.0})
+    assert told[-1].seconds_left == 3.0
 
 
 def test_a_failing_tester_ends_the_test(workers):
