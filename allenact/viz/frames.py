@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -78,22 +79,27 @@ def greyed(image: np.ndarray) -> np.ndarray:
 
 def with_caption(image: np.ndarray, text: str) -> np.ndarray:
     """Returns a copy of a picture, [H, W, 3] uint8, with `text` in its upper left corner."""
-    from PIL import Image, ImageDraw
+    from PIL import Image
 
     picture = Image.fromarray(image)
-    _draw_caption(picture, ImageDraw.Draw(picture), text)
+    caption = _caption(text, picture.width, picture.height)
+    picture.paste(caption, mask=caption)
     return np.array(picture)
 
 
-def _draw_caption(picture: Image, draw: Any, text: str) -> None:
-    """Draws `text` as large as reads well, smaller if it would not fit into the width."""
-    from PIL import ImageFont
+@functools.lru_cache(maxsize=64)  # drawing text takes longer than all else that happens to a frame
+def _caption(text: str, width: int, height: int) -> Image:
+    """Returns `text` on transparent ground, as large as reads well, smaller if it would not fit into the width."""
+    from PIL import Image, ImageDraw, ImageFont
 
-    size = max(8, picture.height // 20)
-    while size > 8 and draw.textlength(text, font=ImageFont.load_default(size)) > picture.width - 4:
+    picture = Image.new("RGBA", (width, height))
+    draw = ImageDraw.Draw(picture)
+    size = max(8, height // 20)
+    while size > 8 and draw.textlength(text, font=ImageFont.load_default(size)) > width - 4:
         size -= 1
     font = ImageFont.load_default(size)
     draw.text((2, 1), text, font=font, fill="white", stroke_width=1, stroke_fill="black")
+    return picture
 
 
 def tile(images: Sequence[np.ndarray]) -> np.ndarray:

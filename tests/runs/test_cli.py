@@ -255,6 +255,23 @@ def test_on_a_terminal_training_is_one_block(folder):
     assert (folder / suggested.checkpoint).is_dir()
 
 
+@pytest.mark.slow
+def test_on_a_terminal_a_test_is_a_block_that_gives_way_to_a_table(folder):
+    trained = run("my_toy", "-o", "OUT", "-m", "1", "-s", "1", cwd=folder)
+    assert trained.returncode == 0, trained.stderr
+    shown, status = run_on_terminal(
+        "my_toy", "-o", "OUT", "-m", "1", "--eval", "-c", "OUT/checkpoints/Toy/*/*", cwd=folder
+    )
+    text = "\n".join(shown)
+    assert status == 0, text
+    assert re.search(
+        r"Testing 4 checkpoints from OUT/\S+ with sampled actions, seed 12345; results in OUT/metrics", text
+    )
+    assert len(re.findall(r"checkpoint \d of 4, exp_Toy\S+: reward ", text)) == 4
+    assert not re.search("TEST:|^testing ", text, re.MULTILINE), "the block is gone"
+    assert "4 checkpoints tested" in text
+
+
 def run_on_terminal(*arguments, cwd):
     """Runs the command on a terminal of its own; returns the lines that this shows in the end, and the exit status."""
     ours, theirs = pty.openpty()
