@@ -161,13 +161,16 @@ class MuJoCoSimulations:
         return data
 
     def _count_unstable(self, count: int) -> None:
-        if self.num_unstable == 0:
+        """Counts, and says so the first time, the tenth, the hundredth and so on."""
+        before, self.num_unstable = self.num_unstable, self.num_unstable + count
+        if len(str(self.num_unstable)) > len(str(before)) or before == 0:
             get_logger().warning(
                 "%s: a simulation met numbers it could not go on with (or actions that are not finite). "
-                "Its episode ends there with reward 0; this is said once and counted.",
+                "Its episode ends there with reward 0. So far: %d in %d simulations.",
                 type(self.task).__name__,
+                self.num_unstable,
+                len(self._all_stable),
             )
-        self.num_unstable += count
 
     def _bind_fields(self) -> Fields:
         """Live arrays: the state is writable, the derived fields follow each call of the engine."""

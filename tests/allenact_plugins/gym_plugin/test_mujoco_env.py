@@ -186,6 +186,19 @@ def test_absurd_numbers_end_one_episode_only(where, bad, caplog, tmp_path, monke
     assert not step.unstable.any()
 
 
+def test_unstable_simulations_are_counted_aloud(caplog):
+    simulations = MuJoCoSimulations(MuJoCoEnv("Hopper-v2").task, 4)
+    for _ in range(3):
+        for index in range(4):
+            simulations.reset(index, np.random.default_rng(index))
+        simulations.step(np.full((4, 3), np.nan), range(4))
+    assert simulations.num_unstable == 12
+    assert [record.getMessage().rpartition("So far: ")[2] for record in caplog.records] == [
+        "4 in 4 simulations.",
+        "12 in 4 simulations.",
+    ]
+
+
 def test_an_engine_error_ends_one_episode_only(monkeypatch):
     from mujoco.batch import SimulationError
 
