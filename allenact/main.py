@@ -17,7 +17,7 @@ import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from allenact.errors import AllenActError
+from allenact.errors import AllenActError, RunError
 from allenact.utils.cli import get_args, get_argument_parser
 
 if TYPE_CHECKING:
@@ -125,9 +125,10 @@ def _train(runner: OnPolicyRunner, args: argparse.Namespace) -> None:
             resume=args.resume,
             keep_checkpoints=args.keep_checkpoints,
         )
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, RunError):
         if (newest := runner.newest_checkpoint) is not None:
-            suggest("To go on", resume_command(get_argument_parser(), args, newest))
+            overtaken = runner.paths.start_times()[-1] != runner.local_start_time_str  # by a run that began later
+            suggest("To go on", resume_command(get_argument_parser(), args, newest if overtaken else None))
         raise
     if runner.newest_checkpoint is not None:
         suggest("To evaluate the checkpoints", evaluation_command(get_argument_parser(), args, runner.checkpoint_dir()))

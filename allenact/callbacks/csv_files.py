@@ -25,11 +25,11 @@ class CsvFiles(Callback):
     def __init__(self) -> None:
         self._folder = Path()
         self._columns: dict[str, list[str]] = {}
-        self._began = time.time()
+        self._began = time.monotonic()
 
     def on_start(self, *, metrics_dir: Path, **kwargs: Any) -> None:
         """Takes note of the folder."""
-        self._folder, self._began = metrics_dir, time.time()
+        self._folder, self._began = metrics_dir, time.monotonic()
 
     def on_train_log(self, *, metric_means: dict[str, float], step: int, **kwargs: Any) -> None:
         """Adds a row to `train.csv`."""
@@ -44,8 +44,8 @@ class CsvFiles(Callback):
         self._add("test", step, metric_means)
 
     def _add(self, mode: str, step: int, means: Mapping[str, float]) -> None:
-        now = time.time()
-        row = {"training_steps": step, "wall_time": now, "elapsed_time": now - self._began, **means}
+        times = {"wall_time": time.time(), "elapsed_time": time.monotonic() - self._began}
+        row = {"training_steps": step, **times, **means}
         path = self._folder / f"{mode}.csv"
         columns = self._columns.setdefault(mode, _columns_of(path))
         if new := sorted(row.keys() - set(columns) - set(_FIRST)):

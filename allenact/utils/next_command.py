@@ -11,12 +11,13 @@ from collections.abc import Collection, Sequence
 
 from allenact.utils.system import get_logger
 
-_ONLY_TO_START = {"checkpoint", "restart_pipeline", "valid_on_initial_weights"}
+_ONLY_TO_START = {"checkpoint", "restart_pipeline", "resume", "valid_on_initial_weights"}
 _ONLY_TO_TRAIN = {
     "collect_valid_results",
     "disable_config_saving",
     "distributed_ip_and_port",
     "enable_crash_recovery",
+    "keep_checkpoints",
     "machine_id",
     "plain_log",
     "save_ckpt_at_every_host",
@@ -35,10 +36,16 @@ def evaluation_command(parser: argparse.ArgumentParser, args: argparse.Namespace
     return shlex.join([*_program(), *words, "--eval", "--checkpoint", checkpoints])
 
 
-def resume_command(parser: argparse.ArgumentParser, args: argparse.Namespace, checkpoint: str) -> str:
-    """Returns the command that goes on with training from a checkpoint; arguments as for `evaluation_command`."""
+def resume_command(parser: argparse.ArgumentParser, args: argparse.Namespace, checkpoint: str | None) -> str:
+    """Returns the command that goes on with training.
+
+    Args:
+        parser: of the command line.
+        args: the training command's.
+        checkpoint: to go on from, in folders of a new run; None: `--resume`, which takes the newest run.
+    """
     words = _words(parser, args, leave_out=_ONLY_TO_START)
-    return shlex.join([*_program(), *words, "--checkpoint", checkpoint])
+    return shlex.join([*_program(), *words, *(["--resume"] if checkpoint is None else ["--checkpoint", checkpoint])])
 
 
 def suggest(purpose: str, command: str) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import signal
 import struct
 import subprocess
@@ -158,13 +159,14 @@ def endless(folder):
     """Starts a run without end and returns its process and log, once the log holds a word; kills what is left."""
     processes = []
 
-    def start(word, **kwargs):
+    def start(word, command=None, **kwargs):
         log = folder / "log"
         config = {"stage_steps": [100_000_000], "save_interval": 0, **kwargs}
         arguments = ["my_toy", "-o", "OUT", "-m", "2", "--config_kwargs", json.dumps(config)]
+        typed = [sys.executable, str(ROOT / "allenact" / "main.py"), *arguments]
         with open(log, "w") as file:
-            command = [sys.executable, str(ROOT / "allenact" / "main.py"), *arguments]
-            process = subprocess.Popen(command, cwd=folder, stderr=file, start_new_session=True)
+            words = typed if command is None else shlex.split(command)
+            process = subprocess.Popen(words, cwd=folder, stderr=file, start_new_session=True)
         processes.append(process)
         deadline = time.monotonic() + 90
         while word not in log.read_text():
@@ -197,6 +199,23 @@ def test_stopping_saves_and_leaves_nothing_behind(number, folder, endless, recor
     _, alive = psutil.wait_procs(descendants, timeout=5)
     record_property("seconds", time.monotonic() - begin)
     assert alive == []
+
+
+@pytest.mark.slow
+@pytest.mark.faults("stopped, then the command that it suggests", "goes on in the same folders", "nothing")
+def test_the_suggested_command_goes_on(folder, endless):
+    endless("TRAIN:").send_signal(signal.SIGINT)
+    log = folder / "log"
+    deadline = time.monotonic() + 30
+    while "Interrupted." not in log.read_text() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    (command,) = [line.strip() for line in log.read_text().splitlines() if line.startswith("    ")]
+    (begun,) = (folder / "OUT" / "checkpoints").glob("*/*")
+    process = endless("TRAIN:", command=command)
+    assert f"the run of {begun.name} goes on from" in log.read_text()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=10) == 130
+    assert [*(folder / "OUT" / "checkpoints").glob("*/*")] == [begun]
 
 
 @pytest.mark.slow

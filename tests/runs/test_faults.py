@@ -128,7 +128,7 @@ PHASES = ["start-up", "collect", "update", "save", "validate"]
 @pytest.mark.faults("SIGTERM or SIGINT", "stops, status 130, saves first", "nothing")
 @pytest.mark.parametrize(
     ("phase", "number"),
-    [*((phase, signal.SIGTERM) for phase in PHASES), ("update", signal.SIGINT)],
+    [(phase, number) for phase in PHASES for number in (signal.SIGTERM, signal.SIGINT)],
     ids=lambda value: value if isinstance(value, str) else value.name,
 )
 def test_signals(phase, number, ends):

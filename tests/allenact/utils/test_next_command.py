@@ -49,6 +49,16 @@ def test_going_on_keeps_them(typed):
     assert resume_command(parser, args, "b.pt") == (
         "python allenact/main.py toy --collect_valid_results --checkpoint b.pt"
     )
+    assert resume_command(parser, args, None) == "python allenact/main.py toy --collect_valid_results --resume"
+
+
+@pytest.mark.parametrize("checkpoint", [None, "b.pt"])
+def test_what_a_resumed_run_suggests_is_accepted(checkpoint, typed):
+    parser, args = typed("toy", "--resume", "--keep_checkpoints", "3", "--config_kwargs", '{"task": "a b"}')
+    for command in (resume_command(parser, args, checkpoint), evaluation_command(parser, args, "folder")):
+        again = get_args(shlex.split(command)[2:])
+        assert again.config_kwargs == '{"task": "a b"}'
+        assert again.eval != (again.resume or again.checkpoint == "b.pt")
 
 
 @pytest.mark.parametrize(

@@ -241,6 +241,7 @@ class Malicious:
         return open, (self.path, "w")
 
 
+@pytest.mark.faults("a checkpoint with code in it", "refused; the code is not run", "nothing")
 @pytest.mark.parametrize("where", ["model_state_dict", "scheduler_state", "anything"])
 def test_reading_a_checkpoint_runs_nothing(where, tmp_path):
     contents = {**state().to_file_contents(), where: Malicious(tmp_path / "executed")}

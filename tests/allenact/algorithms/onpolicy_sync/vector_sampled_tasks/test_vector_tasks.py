@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import errno
 import gc
 import os
 import random
@@ -16,7 +17,6 @@ from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import (
     COMPLETE_TASK_METRICS_KEY,
     SingleProcessVectorSampledTasks,
     VectorSampledTasks,
-    multi_process,
 )
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.shared_memory import layout_of
 from allenact.base_abstractions.sensor import Sensor
@@ -113,11 +113,12 @@ def test_other_start_methods_equal_serial(start_method, processes, running_forks
 
 
 @pytest.mark.faults("no shared memory to be had", "a warning; observations go through pipes", "speed")
-def test_without_shared_memory_the_values_are_the_same(monkeypatch):
-    def none_left(num_bytes):
-        raise OSError("no space left")
+@pytest.mark.parametrize("function", ["memfd_create", "ftruncate"])
+def test_without_shared_memory_the_values_are_the_same(function, monkeypatch):
+    def none_left(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(multi_process, "create_shared_memory", none_left)
+    monkeypatch.setattr(os, function, none_left)
     args = samplers_args(5, PushRightTask, sensors=[ToySensor(1), ManyTypesSensor()])
     with serial(args) as expected, in_processes(args, 2) as tasks:
         for both in (expected, tasks):
