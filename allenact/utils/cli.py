@@ -201,7 +201,7 @@ def _add_how_to_run(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--enable_crash_recovery",
         action="store_true",
-        help="restart task samplers that crash during a training rollout",
+        help="replace processes of task samplers that crash during training, and a validation that fails or hangs",
     )
 
 

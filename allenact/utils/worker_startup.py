@@ -1,4 +1,7 @@
-"""Starts worker processes quickly: one server process imports the heavy packages once, workers are forked from it."""
+"""Starts worker processes quickly: one server process imports the heavy packages once, workers are forked from it.
+
+And tells a worker when whoever started it is gone.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,14 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
+from collections.abc import Callable
+from multiprocessing import connection
 from multiprocessing.context import BaseContext
 from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parents[2]
+_POLL_S = 0.5
 # What every training and evaluation process needs. The server imports it while the main process reads the experiment.
 _PRELOAD = ["allenact.algorithms.onpolicy_sync.engine"]
 
@@ -53,3 +60,22 @@ def prepare_worker(module_paths: list[str]) -> None:
     from allenact.utils.legacy_imports import install_legacy_aliases
 
     install_legacy_aliases()
+
+
+def when_parent_dies(act: Callable[[], None]) -> None:
+    """Calls a function in a thread once the process that started this one is gone, whatever this one is doing then.
+
+    (Unless it does so with Python's lock, which threads wait for.)
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    was_forked = os.getppid() == parent.pid  # by the parent itself, so that siblings hold copies of what would tell
+
+    def watch() -> None:
+        while not connection.wait([parent.sentinel], timeout=_POLL_S if was_forked else None):
+            if os.getppid() != parent.pid:
+                break
+        act()
+
+    threading.Thread(target=watch, name="parent watch", daemon=True).start()

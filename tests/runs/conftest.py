@@ -112,7 +112,7 @@ def _stop_after_mini_batches(trainer: OnPolicyTrainer, count: int) -> None:
 def start():
     """A function that runs an experiment in processes of its own, with validation, and returns its start time."""
 
-    def run(config, output, seed=3, backend="serial", **kwargs):
+    def run(config, output, seed=3, backend="serial", callbacks=None, **kwargs):
         with OnPolicyRunner(
             config,
             output_dir=output,
@@ -120,6 +120,7 @@ def start():
             seed=seed,
             multiprocessing_start_method="fork",
             sampler_backend=backend,
+            callbacks_paths=callbacks,
         ) as runner:
             return runner.start_train(**kwargs)
 

@@ -1,8 +1,12 @@
 """Signals, deaths and hangs in every process of a run: what it leaves, and that nothing of it lives on."""
 
+import ctypes
+import json
 import multiprocessing
 import os
+import shutil
 import signal
+import sys
 import time
 from functools import partial
 
@@ -12,7 +16,7 @@ import pytest
 from allenact.algorithms.onpolicy_sync import supervision
 from allenact.algorithms.onpolicy_sync.checkpointing import checkpoints_in, load_checkpoint
 from allenact.algorithms.onpolicy_sync.losses.ppo import PPO
-from allenact.errors import TaskWorkerError, WorkerError
+from allenact.errors import RunError, TaskWorkerError, WorkerError
 from allenact.testing.experiments import ToyExperiment
 from allenact.testing.tasks import ToyTaskSampler
 
@@ -164,10 +168,58 @@ def test_validator_hangs(ends, monkeypatch, capfd):
     assert "in hang" in capfd.readouterr().err
 
 
+@pytest.mark.faults(
+    "validator fails, with --enable_crash_recovery", "restarted, counted, training goes on", "some seconds"
+)
+@pytest.mark.parametrize("problem", [kill_itself, hang], ids=["killed", "hangs"])
+def test_validator_is_replaced(problem, tmp_path, start, monkeypatch):
+    monkeypatch.setattr(supervision, "EVALUATION_DEADLINE_S", 2.0)
+    config = TroubledToy(Trouble(tmp_path, "validate", problem), stage_steps=(256,))
+    begun = start(config, tmp_path / "out", try_restart_after_task_error=True)
+    metrics = tmp_path / "out" / "metrics" / "Toy" / begun / "metrics.jsonl"
+    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+    valid = [row for row in rows if row["mode"] == "valid"]
+    assert valid[-1]["training_steps"] == 256
+    assert valid[-1]["valid-misc/validation_restarts"] == 1.0
+
+
 @pytest.mark.faults("sampler process killed (SIGKILL)", "stops, status 1, saves first", "the current rollout")
 def test_sampler_killed(ends):
     _, states = ends("collect", kill_itself, TaskWorkerError, "exit code -9", count=30, backend="process")
     assert states[-1].is_exact
+
+
+def lives(process):
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE  # which nobody may be there to bury
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.mark.faults(
+    "runner killed while a sampler hangs", "all its processes end within 10 s", "what was not saved yet"
+)
+def test_runner_killed_while_a_sampler_hangs(tmp_path, start, record_property):
+    config = TroubledToy(Trouble(tmp_path, "collect", hang, count=30), num_eval_samplers=0)
+    runner = multiprocessing.get_context("fork").Process(
+        target=start,
+        args=(config, tmp_path / "out"),
+        kwargs={"backend": "process", "max_sampler_processes_per_worker": 2},
+    )
+    runner.start()
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "happened").exists() and runner.is_alive() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(0.5)
+    family = psutil.Process(runner.pid).children(recursive=True)
+    assert len(family) >= 3, "trainer and sampler processes"
+    begin = time.monotonic()
+    runner.kill()
+    runner.join()
+    while (alive := [process for process in family if lives(process)]) and time.monotonic() < begin + 10:
+        time.sleep(0.1)
+    record_property("seconds", time.monotonic() - begin)
+    assert alive == []
 
 
 @pytest.mark.faults(
@@ -182,3 +234,72 @@ def test_sampler_killed_and_restarted(tmp_path, start, caplog):
     assert states[-1].total_steps == 256
     metrics = (tmp_path / "out" / "metrics" / "Toy" / begun / "metrics.jsonl").read_text()
     assert '"train-misc/sampler_restarts": 1.0' in metrics
+
+
+def remove(folder):
+    """Also what is written into it at this moment."""
+    folder.rename(folder.with_name("removed"))
+    shutil.rmtree(folder.with_name("removed"))
+
+
+@pytest.mark.faults("output folder removed in a run", "begun anew, training goes on", "what was in it")
+def test_output_removed(tmp_path, start, caplog):
+    out = tmp_path / "out"
+    config = TroubledToy(Trouble(tmp_path, "update", partial(remove, out), count=30), stage_steps=(512,))
+    begun = start(config, out, collect_valid_results=True)[0]
+    assert not (tmp_path / "removed").exists()
+    states = [load_checkpoint(path) for path in checkpoints_in(out / "checkpoints" / "Toy" / begun)]
+    assert states[-1].total_steps == 512
+    rows = [json.loads(line) for line in (out / "metrics" / "Toy" / begun / "metrics.jsonl").read_text().splitlines()]
+    assert {row["training_steps"] for row in rows if row["mode"] == "train"} >= {448, 480, 512}
+    assert [row["training_steps"] for row in rows if row["mode"] == "valid"][-1] == 512
+    assert any((out / "tb" / "Toy" / begun).glob("events*"))
+
+
+def take_rights(folder):
+    for path in [folder, *folder.rglob("*")]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+
+
+def obey_file_rights():
+    """Takes from this process what lets root write everywhere (see capabilities(7)); others cannot anyway."""
+    if os.getuid() == 0:
+        libc, header, sets = ctypes.CDLL(None), (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+        assert libc.capget(header, sets) == 0
+        sets[0] &= ~0b110  # effective: CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
+        assert libc.capset(header, sets) == 0
+
+
+def train_without_privileges(run):
+    obey_file_rights()
+    try:
+        run()
+    except RunError as error:
+        print(error, file=sys.stderr, flush=True)
+        os._exit(1)
+    os._exit(0)
+
+
+@pytest.mark.faults(
+    "output folder becomes read-only in a run",
+    "warnings, training goes on; the last checkpoint cannot be written: status 1",
+    "what was done since the last checkpoint",
+)
+def test_output_read_only(tmp_path, start, capfd):
+    out = tmp_path / "out"
+    config = TroubledToy(Trouble(tmp_path, "update", partial(take_rights, out), count=42), stage_steps=(512,))
+    run = partial(start, config, out, collect_valid_results=True, callbacks="csv")
+    process = multiprocessing.get_context("fork").Process(target=train_without_privileges, args=(run,))
+    process.start()
+    process.join(60)
+    printed = capfd.readouterr().err
+    assert process.exitcode == 1, printed
+    (folder,) = (out / "checkpoints").glob("*/*")
+    states = [load_checkpoint(path) for path in checkpoints_in(folder)]
+    for path in [out, *out.rglob("*")]:
+        path.chmod(0o755)
+    assert "A checkpoint cannot be written, training goes on without it" in printed
+    assert "Training goes on, but the metrics file cannot be written" in printed
+    assert "the last checkpoint cannot be written" in printed
+    assert states[-1].total_steps == 320, "42 mini-batches, four to each rollout of 32 steps"
+    assert states[-1].is_exact

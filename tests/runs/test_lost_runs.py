@@ -9,6 +9,8 @@ import torch
 
 from allenact.algorithms.onpolicy_sync import rollout_engine, update
 from allenact.algorithms.onpolicy_sync.checkpointing import load_checkpoint
+from allenact.base_abstractions.sensor import SensorSuite
+from allenact.embodiedai.models.basic_models import LinearActorCritic
 from allenact.errors import NonFiniteError, RunError, TaskWorkerError
 from allenact.testing.experiments import ToyExperiment
 from allenact.testing.tasks import CopyTask, ToySensor, ToyTaskSampler
@@ -159,9 +161,33 @@ def test_what_a_sensor_must_not_return(odd, train):
         train(OddToy(function))
 
 
+class ClippingModel(LinearActorCritic):
+    """Cannot tell an infinite observation from a large one."""
+
+    def forward(self, observations, *args, **kwargs):
+        return super().forward({key: value.clamp(-5, 5) for key, value in observations.items()}, *args, **kwargs)
+
+
+class ClippingToy(OddToy):
+    def create_model(self, **kwargs):
+        return ClippingModel("toy", self.action_space, SensorSuite(self.sensors).observation_spaces)
+
+
+@pytest.mark.faults(
+    "sensor returns infinity, which the model hides",
+    "stops, status 1; names sensor, sampler and entries",
+    "the current rollout",
+)
+def test_what_a_model_hides(train):
+    with pytest.raises(NonFiniteError, match=r'sensor "toy" returned NaN or infinity(.|\n)*row \d of 8; entries \[0'):
+        train(ClippingToy(ODD["infinity"][0]))
+
+
 @pytest.mark.faults("task returns a reward that is NaN", "stops, status 1; names the samplers", "the current rollout")
 def test_what_a_task_must_not_return(train):
-    with pytest.raises(NonFiniteError, match=r"reward that is NaN or infinite(.|\n)*samplers \[\d\]"):
+    with pytest.raises(
+        NonFiniteError, match=r"reward that is NaN or infinite(.|\n)*samplers \[\d\] of 4, row \d of the rollout"
+    ):
         train(OddToy())
 
 

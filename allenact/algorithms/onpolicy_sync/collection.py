@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -122,6 +123,7 @@ class RolloutCollector:
             NotImplementedError: a sampler ran out of tasks, which training cannot handle.
         """
         tell_model = getattr(self.actor_critic, "sampler_select", None)  # models may keep a state per sampler
+        row = itertools.count()
 
         def step_tasks(flat_actions: torch.Tensor | np.ndarray) -> StepBatch:
             if self.stop_requested():
@@ -132,7 +134,7 @@ class RolloutCollector:
                     f"Task sampler {batch.exhausted[0]} ran out of tasks during training. Training needs samplers"
                     " without an end: leave max_tasks unset in train_task_sampler_args."
                 )
-            require_finite_rewards(batch.rewards)
+            require_finite_rewards(batch.rewards, next(row))
             self._episodes.extend(batch.episodes)
             if tell_model is not None:
                 tell_model(list(range(len(batch.rewards))))

@@ -19,6 +19,7 @@ from allenact.algorithms.onpolicy_sync.engine_base import (
     OnPolicyRLEngine,
 )
 from allenact.algorithms.onpolicy_sync.inference_engine import OnPolicyInference
+from allenact.algorithms.onpolicy_sync.non_finite import require_finite_observations
 from allenact.algorithms.onpolicy_sync.resume import Boundary, reseed, restore_state, save_boundary
 from allenact.algorithms.onpolicy_sync.rollout_engine import RolloutEngine
 from allenact.algorithms.onpolicy_sync.startup_checks import describe_training
@@ -197,11 +198,13 @@ class OnPolicyTrainer(RolloutEngine):
             self.boundary = self.survive_crash(partial(Boundary.of, self, with_weights=is_long))
 
     def prepare_updates(self, stage: PipelineStage, storages: dict[str, ExperienceStorage]) -> None:
-        """Lets every storage compute its targets."""
+        """Lets every storage compute its targets, from numbers that are finite."""
         settings = stage.training_settings
         rollout_storage = self.training_pipeline.rollout_storage
         next_value = None if rollout_storage is None else self.collector.next_value(rollout_storage)  # [N, 1]
         for storage in storages.values():
+            if isinstance(storage, RolloutBlockStorage):
+                require_finite_observations(storage.rows_for_model()["observations"])
             storage.before_updates(
                 next_value=next_value,
                 use_gae=settings.use_gae,

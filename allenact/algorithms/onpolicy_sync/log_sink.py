@@ -63,8 +63,8 @@ class LogSink:
             self.progress.logged(package, means)
         else:
             self._write_console(package, means)
-        self._try("the metrics file", partial(self._write_metrics_line, package, means))
-        if not self._try("TensorBoard's files", partial(self._write_tensorboard, package, means, x_axis)):
+        self.attempt("the metrics file", partial(self._write_metrics_line, package, means))
+        if not self.attempt("TensorBoard's files", partial(self._write_tensorboard, package, means, x_axis)):
             self.writer = None  # its thread has ended; a resumed run has a new one
         results = self._results(package, means)
         self._tell_callbacks(package, means, x_axis, results)
@@ -78,13 +78,13 @@ class LogSink:
             failed: whether the run ends with an error.
         """
         for callback in self.callbacks:
-            callback.on_end(failed=failed)
+            self.attempt(f"what {type(callback).__name__} records", partial(callback.on_end, failed=failed))
         self.callbacks = ()
         if self.writer is not None:
-            self._try("TensorBoard's files", self.writer.close)
+            self.attempt("TensorBoard's files", self.writer.close)
             self.writer = None
 
-    def _try(self, what: str, write: Callable[[], None]) -> bool:
+    def attempt(self, what: str, write: Callable[[], None]) -> bool:
         """Writes what training does not depend on; says once if that fails, and returns whether it went well."""
         try:
             write()
@@ -203,8 +203,8 @@ class LogSink:
         self, package: LogPackage, means: dict[str, float], x_axis: dict[str, str], results: dict[str, Any]
     ) -> None:
         for callback in self.callbacks:
-            notify = getattr(callback, f"on_{package.mode}_log")
-            notify(
+            notify = partial(
+                getattr(callback, f"on_{package.mode}_log"),
                 metrics=package.metrics if package.mode == "train" else results,
                 metric_means=means,
                 tasks_data=package.tasks_data,
@@ -212,6 +212,7 @@ class LogSink:
                 scalar_name_to_total_experiences_key=x_axis,
                 checkpoint_file_name=package.checkpoint_file_name,
             )
+            self.attempt(f"what {type(callback).__name__} records", notify)
 
 
 def merge(packages: Sequence[LogPackage]) -> LogPackage:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
+from allenact.algorithms.onpolicy_sync.storage.observation_tree import FLATTEN_SEPARATOR, flat_leaves
 from allenact.errors import AllenActError, NonFiniteError, RunError
 
 
@@ -18,27 +20,45 @@ def explain_non_finite(observations: dict[str, Any], model: torch.nn.Module, sym
         model: what it went through.
         symptom: what was noticed.
     """
-    for uuid, value in observations.items():
-        if not isinstance(value, torch.Tensor) or not value.is_floating_point():
-            continue
-        bad = (~torch.isfinite(value)).flatten(2).nonzero()  # [k, 3]: row, sampler, entry
-        if len(bad):
-            row, sampler = int(bad[0, 0]), int(bad[0, 1])
-            entries = [int(entry) for r, s, entry in bad.tolist() if (r, s) == (row, sampler)][:5]
-            return NonFiniteError(
-                f'sensor "{uuid}" returned NaN or infinity.',
-                f"sampler {sampler} of {value.shape[1]}, row {row} of {value.shape[0]}; entries {entries} of"
-                f" {value[0, 0].numel()}",
-                "look at what the environment's step() returns.",
-            )
+    blamed = _bad_observation(observations)
+    if blamed is not None:
+        return blamed
     for name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
             return _bad_parameter(name, symptom.splitlines()[0])
     return RunError("the model failed.", symptom, "look at its forward(): observations and parameters are finite.")
 
 
-def require_finite_rewards(rewards: np.ndarray) -> None:
-    """Checks the rewards [N] of one step.
+def _bad_observation(observations: Mapping[str, Any]) -> NonFiniteError | None:
+    """Returns the error that names the first NaN or infinity in leaves [T, N, O...], None if there is none."""
+    for uuid, value in flat_leaves(observations):
+        if not isinstance(value, torch.Tensor) or not value.is_floating_point() or torch.isfinite(value).all():
+            continue
+        bad = (~torch.isfinite(value)).flatten(2).nonzero()  # [k, 3]: row, sampler, entry
+        row, sampler = int(bad[0, 0]), int(bad[0, 1])
+        entries = [int(entry) for r, s, entry in bad.tolist() if (r, s) == (row, sampler)][:5]
+        return NonFiniteError(
+            f'sensor "{uuid.replace(FLATTEN_SEPARATOR, "/")}" returned NaN or infinity.',
+            f"sampler {sampler} of {value.shape[1]}, row {row} of {value.shape[0]}; entries {entries} of"
+            f" {value[0, 0].numel()}",
+            "look at what the environment's step() returns.",
+        )
+    return None
+
+
+def require_finite_observations(observations: Mapping[str, Any]) -> None:
+    """Checks the observations of a rollout, leaves [T, N, O...]: a model may hide an infinity, by clipping for example.
+
+    Raises:
+        NonFiniteError: an entry is NaN or infinite.
+    """
+    blamed = _bad_observation(observations)
+    if blamed is not None:
+        raise blamed
+
+
+def require_finite_rewards(rewards: np.ndarray, row: int) -> None:
+    """Checks the rewards [N] of one step, the `row`-th of the rollout.
 
     Raises:
         NonFiniteError: one is NaN or infinite.
@@ -47,7 +67,7 @@ def require_finite_rewards(rewards: np.ndarray) -> None:
         samplers = np.flatnonzero(~np.isfinite(rewards)).tolist()
         raise NonFiniteError(
             "a task returned a reward that is NaN or infinite.",
-            f"samplers {samplers[:5]} of {len(rewards)}: {rewards[samplers[:5]].tolist()}",
+            f"samplers {samplers[:5]} of {len(rewards)}, row {row} of the rollout: {rewards[samplers[:5]].tolist()}",
             "look at what the task's step() returns; rewards are float32, at most 3.4e38.",
         )
 

@@ -60,7 +60,7 @@ class OnPolicyRunner(RunnerBase):
             save_ckpt_after_every_pipeline_stage: also save where a stage ends.
             collect_valid_results: write a file for each validated checkpoint and return the results.
             valid_on_initial_weights: save and validate before training begins.
-            try_restart_after_task_error: restart crashed task samplers.
+            try_restart_after_task_error: restart crashed task samplers, and a validation that fails.
             save_ckpt_at_every_host: kept for runs on several machines.
             resume: go on with the newest run of this experiment (and seed, if one was given), in its folders.
             keep_checkpoints: how many of the newest checkpoints to keep, beside the best one; None: all.
@@ -77,7 +77,8 @@ class OnPolicyRunner(RunnerBase):
         run = self._begin_training(checkpoint, restart_pipeline, resume, collect_valid_results, keep_checkpoints)
         common = self._worker_kwargs(run, max_sampler_processes_per_worker)
         if self.running_validation:
-            run.validation = Validation(partial(self._start_evaluator, "validation", common, mode="valid"))
+            start = partial(self._start_evaluator, "validation", common, mode="valid")
+            run.validation = Validation(start, replaces_worker=try_restart_after_task_error)
         with self._at_work(run) as stop:
             trainers = self._start_trainers(
                 run,

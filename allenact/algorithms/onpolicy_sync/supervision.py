@@ -15,10 +15,12 @@ from allenact.algorithms.onpolicy_sync.worker_processes import (
     Evaluate,
     Failed,
     Finished,
+    NotEvaluated,
     Ready,
     WorkerProcess,
 )
-from allenact.errors import WorkerError
+from allenact.errors import AllenActError, RunError, WorkerError
+from allenact.utils.system import get_logger
 
 if TYPE_CHECKING:
     from allenact.algorithms.onpolicy_sync.evaluation_progress import EvaluationLines, EvaluationProgress
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 Message = TypeVar("Message")
 EVALUATION_DEADLINE_S = 3600.0
 """Seconds after which an evaluation that also takes ten times longer than any before it is taken to hang."""
+MOST_REPLACED_VALIDATORS = 10
+"""Failures of validation that a run survives, if it is to survive them; the next one ends it."""
 _POLL_S = 0.5  # how soon a request to stop is noticed
 
 
@@ -37,10 +41,18 @@ class Validation:
 
     Args:
         start_worker: starts the validation worker.
+        replaces_worker: whether one that fails is replaced, once for each checkpoint and `MOST_REPLACED_VALIDATORS`
+            times.
+
+    Attributes:
+        replaced: how often that was done.
     """
 
-    def __init__(self, start_worker: Callable[[], WorkerProcess]) -> None:
+    def __init__(self, start_worker: Callable[[], WorkerProcess], replaces_worker: bool = False) -> None:
         self.start_worker = start_worker
+        self.replaces_worker = replaces_worker
+        self.replaced = 0
+        self._tried_again = False  # with the checkpoint that is being evaluated
         self.worker: WorkerProcess | None = None
         self.waiting: str | None = None
         self.evaluating: str | None = None
@@ -71,7 +83,7 @@ class Validation:
 
     def evaluated(self) -> None:
         """Goes on after a result has arrived."""
-        self.evaluating = None
+        self.evaluating, self._tried_again = None, False
         self._longest = max(self._longest, time.monotonic() - self._began)
         self._evaluate_waiting()
 
@@ -83,7 +95,7 @@ class Validation:
             self._began = time.monotonic()
 
     def check_deadline(self) -> None:
-        """Ends a worker that hangs, after it has printed where.
+        """Ends a worker that hangs, after it has printed where, and replaces it if that is wanted.
 
         Raises:
             WorkerError: it has taken longer than `EVALUATION_DEADLINE_S`, and ten times longer than ever before.
@@ -93,11 +105,30 @@ class Validation:
             return
         self.worker.dump_traceback()
         self.worker.process.kill()
-        raise WorkerError(
-            f"the {self.worker.name} process has not answered for {elapsed:,.0f} s.",
-            f"{self.evaluating}; the longest evaluation before took {self._longest:,.0f} s",
-            "where it hangs is printed above; the run can go on with --resume.",
+        self.replace_worker(
+            WorkerError(
+                f"the {self.worker.name} process has not answered for {elapsed:,.0f} s.",
+                f"{self.evaluating}; the longest evaluation before took {self._longest:,.0f} s",
+                "where it hangs is printed above; the run can go on with --resume.",
+            )
         )
+
+    def replace_worker(self, error: AllenActError) -> None:
+        """Starts another worker in place of the one that has failed, with the same checkpoint.
+
+        Raises:
+            AllenActError: `error`, unless workers are to be replaced, or if that has been tried already.
+        """
+        is_over = self._tried_again or self.replaced >= MOST_REPLACED_VALIDATORS
+        if is_over or not self.replaces_worker or not isinstance(error, RunError):
+            raise error
+        get_logger().warning(f"Validation is restarted: {error}")
+        self.replaced += 1
+        self.worker = self.start_worker()
+        if self.evaluating is not None:
+            self._tried_again = True
+            self.worker.send(Evaluate(self.evaluating))
+            self._began = time.monotonic()
 
 
 def supervise_training(
@@ -136,6 +167,9 @@ def supervise_training(
             sources[validation.worker.connection] = validation.worker
         for ready in connection.wait(list(sources), timeout=_POLL_S):
             message = sources[ready].receive()
+            if isinstance(message, Failed) and ready not in working and validation is not None:
+                validation.replace_worker(message.error)
+                continue
             if isinstance(message, Failed) and not (stopping and message.silently):
                 raise message.error
             if isinstance(message, (Finished, Failed)):  # asked to stop, a worker may end before it can say so
@@ -151,7 +185,13 @@ def supervise_training(
                     progress.saved(message)
                 if validation is not None:
                     validation.enqueue(str(message))
+            elif isinstance(message, NotEvaluated):
+                get_logger().warning(f"A checkpoint is not validated: {message.reason}")
+                if validation is not None:
+                    validation.evaluated()
             elif message.mode == "valid":
+                if validation is not None and validation.replaced:
+                    message.scalars["valid-misc/validation_restarts"] = [float(validation.replaced), 1.0]
                 yield [message]
                 if validation is not None:
                     validation.evaluated()

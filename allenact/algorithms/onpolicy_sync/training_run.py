@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -138,7 +139,8 @@ class TrainingRun(Run):
             self.rewards[steps] = entry.get("valid-metrics/reward", math.nan)
             if self.collects_results:
                 self.results.append(entry)
-                write_json(self.paths.valid_metrics(self.start_time, steps), entry)
+                file = self.paths.valid_metrics(self.start_time, steps)
+                self.sink.attempt("the results of validation", partial(write_json, file, entry))
         if self.keep_checkpoints is not None:
             remove_old_checkpoints(self.checkpoint_dir, self.keep_checkpoints, self.rewards, self.validation)
 

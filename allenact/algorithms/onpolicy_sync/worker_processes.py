@@ -1,7 +1,8 @@
 """Starts, watches and stops the processes that train and evaluate, and says what travels between them and the runner.
 
 Each worker has one two-way pipe to the runner. Workers send `Ready`, LogPackage, Path (a checkpoint was written),
-`Finished` and `Failed`; the runner sends evaluators `Evaluate`. A worker that sees its runner die stops.
+`NotEvaluated`, `Finished` and `Failed`; the runner sends evaluators `Evaluate`. A worker that sees its runner die
+stops.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import os
 import pickle
 import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -23,10 +23,10 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from typing import TYPE_CHECKING, Any
 
-from allenact.errors import AllenActError, ExperimentConfigError, WorkerError
+from allenact.errors import AllenActError, CheckpointError, ExperimentConfigError, WorkerError
 from allenact.utils.experiment_loading import experiment_errors
 from allenact.utils.system import get_logger
-from allenact.utils.worker_startup import prepare_worker
+from allenact.utils.worker_startup import prepare_worker, when_parent_dies
 
 if TYPE_CHECKING:
     from allenact.algorithms.onpolicy_sync.engine import OnPolicyTrainer
@@ -64,6 +64,13 @@ class Evaluate:
     """Asks an evaluator for one checkpoint."""
 
     checkpoint: str
+
+
+@dataclass(frozen=True)
+class NotEvaluated:
+    """A checkpoint cannot be evaluated any more: since it was announced, it has been removed or damaged."""
+
+    reason: str
 
 
 class WorkerProcess:
@@ -192,7 +199,7 @@ def _run_worker(pipe: Connection, payload: bytes, search_path: list[str], log_le
         faulthandler.register(DUMP_TRACEBACK_SIGNAL, all_threads=True)
         prepare_worker(search_path)
         get_logger().setLevel(log_level)
-        _watch_parent()
+        when_parent_dies(_leave)
         target, kwargs = pickle.loads(payload)
         target(pipe, **kwargs)
         status = 0
@@ -220,19 +227,11 @@ def _report_failure(pipe: Connection, error: BaseException) -> None:
         pipe.send(Failed(error))
 
 
-def _watch_parent() -> None:
-    """Ends this process if the runner dies, so that nothing is left behind."""
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-
-    def watch() -> None:
-        connection.wait([parent.sentinel])
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(STOP_GRACE_S)
-        os._exit(1)
-
-    threading.Thread(target=watch, name="parent watch", daemon=True).start()
+def _leave() -> None:
+    """Ends this process, within the time that a run may take to end, so that nothing is left behind by the runner."""
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(STOP_GRACE_S - 1.0)  # sampler processes, which end with this one, take the rest
+    os._exit(1)
 
 
 def train_worker(
@@ -289,4 +288,10 @@ def evaluation_worker(pipe: Connection, **kwargs: Any) -> None:
                 request: Evaluate = pipe.recv()
             except EOFError:
                 return
-            pipe.send(engine.run_eval(request.checkpoint))
+            try:
+                answer: Any = engine.run_eval(request.checkpoint)
+            except CheckpointError as error:
+                if kwargs["mode"] != "valid":
+                    raise
+                answer = NotEvaluated(str(error))  # training goes on: it has the weights
+            pipe.send(answer)

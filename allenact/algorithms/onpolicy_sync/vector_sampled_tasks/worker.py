@@ -32,7 +32,7 @@ from allenact.base_abstractions.task import TaskSampler
 from allenact.utils.rendering import known_gl_variables
 from allenact.utils.seeding import set_seed
 from allenact.utils.system import init_logging
-from allenact.utils.worker_startup import prepare_worker
+from allenact.utils.worker_startup import prepare_worker, when_parent_dies
 
 CLOSE: Request = ("close", ())
 """The last request of every worker; it is not answered."""
@@ -46,6 +46,9 @@ task, and between two steps the trainer only has to choose actions."""
 
 DUMP_TRACEBACK_SIGNAL = signal.SIGUSR1
 """Makes a worker print what it is doing to the standard error."""
+
+GRACE_S = 1.0
+"""How long a worker may take to close its samplers when the trainer has died."""
 
 trainer_ends: weakref.WeakSet[Connection] = weakref.WeakSet()
 """The trainer's ends of all pipes. A forked worker inherits copies, which would keep its siblings' pipes open."""
@@ -75,6 +78,7 @@ def run_worker(connection: Connection, spec: WorkerSpec | bytes) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trainer, which then closes us
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     faulthandler.register(DUMP_TRACEBACK_SIGNAL, all_threads=True)
+    when_parent_dies(_leave)
     torch.set_num_threads(1)  # the samplers' processes already share the cores
     for end in list(trainer_ends):
         end.close()
@@ -90,6 +94,12 @@ def run_worker(connection: Connection, spec: WorkerSpec | bytes) -> None:
         pass  # the trainer is gone
     finally:
         tasks.close()
+
+
+def _leave() -> None:
+    """Ends this process, which may hang in a task, if it does not notice by itself that the trainer is gone."""
+    time.sleep(GRACE_S)
+    os._exit(1)
 
 
 def _build(spec: WorkerSpec | bytes) -> SingleProcessVectorSampledTasks:

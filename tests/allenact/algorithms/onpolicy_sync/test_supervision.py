@@ -12,7 +12,14 @@ import pytest
 from allenact.algorithms.onpolicy_sync import supervision
 from allenact.algorithms.onpolicy_sync.supervision import Validation, evaluate_on, supervise_training
 from allenact.algorithms.onpolicy_sync.tracking import EvaluationStatus, LogPackage
-from allenact.algorithms.onpolicy_sync.worker_processes import Evaluate, Failed, Finished, Ready, WorkerProcess
+from allenact.algorithms.onpolicy_sync.worker_processes import (
+    Evaluate,
+    Failed,
+    Finished,
+    NotEvaluated,
+    Ready,
+    WorkerProcess,
+)
 from allenact.errors import TaskError, WorkerError
 
 
@@ -38,9 +45,9 @@ class FakeWorker(WorkerProcess):
 class FakeValidator(FakeWorker):
     """Evaluates in a thread; holds the first result back until `may_answer`."""
 
-    def __init__(self, fails_on=None):
+    def __init__(self, fails_on=None, gone=None):
         super().__init__("validation")
-        self.asked, self.fails_on, self.may_answer = [], fails_on, lambda: True
+        self.asked, self.fails_on, self.gone, self.may_answer = [], fails_on, gone, lambda: True
         threading.Thread(target=self._serve, daemon=True).start()
 
     def _serve(self):
@@ -56,6 +63,8 @@ class FakeValidator(FakeWorker):
             time.sleep(0.005)
         if request.checkpoint == self.fails_on:
             self.end.send(Failed(TaskError("the task is impossible.")))
+        elif request.checkpoint == self.gone:
+            self.end.send(NotEvaluated("it was removed"))
         else:
             self.end.send(package("valid", int(request.checkpoint)))
 
@@ -194,6 +203,61 @@ def test_a_deadline_for_evaluations(workers, monkeypatch):
     assert time.monotonic() - begin > 1.0, "ten times longer than it ever took"
     validator.end.close()
     validator.may_answer = lambda: True  # its thread ends
+
+
+def test_a_checkpoint_that_is_gone_is_passed_over(workers, caplog):
+    trainer = workers().says(Path("32"))
+    validator = workers(FakeValidator, gone="32")
+    logs = supervise_training([trainer], Validation(lambda: validator), never)
+    trainer.says(package(steps=64))
+    assert told([next(logs)]) == [[("train", 64)]]
+    trainer.says(Path("64"), Finished(True))
+    assert told(logs) == [[("valid", 64)]]
+    assert "A checkpoint is not validated: it was removed" in caplog.text
+
+
+@pytest.mark.parametrize("failure", ["dies", "fails_on", "hangs"])
+def test_a_validator_that_fails_is_replaced_if_asked_to(failure, workers, monkeypatch, caplog):
+    monkeypatch.setattr(supervision, "EVALUATION_DEADLINE_S", 0.2)
+    trainer = workers().says(Path("32"))
+    first = workers(FakeValidator, fails_on="32") if failure == "fails_on" else workers(name="validation")
+    if failure == "dies":
+        first.end.close()
+    first.process.kill = lambda: None
+    both = [first, workers(FakeValidator)]
+    begun = iter(both)
+    logs = supervise_training([trainer], Validation(lambda: next(begun), replaces_worker=True), never)
+    (result,) = next(logs)
+    assert (result.mode, result.training_steps) == ("valid", 32)
+    assert result.scalars["valid-misc/validation_restarts"] == [1.0, 1.0]
+    assert "Validation is restarted" in caplog.text
+    trainer.says(Finished(True))
+    assert told(logs) == []
+
+
+def test_a_checkpoint_that_fails_twice_ends_the_run(workers):
+    trainer = workers().says(Path("32"))
+    validators = iter([workers(FakeValidator, fails_on="32") for _ in range(3)])
+    with pytest.raises(TaskError, match="the task is impossible"):
+        list(supervise_training([trainer], Validation(lambda: next(validators), replaces_worker=True), never))
+    assert len([*validators]) == 1
+
+
+def test_too_many_failures_of_validation_end_the_run(workers, monkeypatch):
+    monkeypatch.setattr(supervision, "MOST_REPLACED_VALIDATORS", 2)
+    trainer, made = workers(), []
+
+    def start():
+        made.append(workers(FakeValidator, fails_on=str(32 * (len(made) + 1))))
+        return made[-1]
+
+    logs = supervise_training([trainer], Validation(start, replaces_worker=True), never)
+    for step in (32, 64):
+        trainer.says(Path(str(step)))
+        assert told([next(logs)]) == [[("valid", step)]]
+    trainer.says(Path("96"))
+    with pytest.raises(TaskError, match="the task is impossible"):
+        next(logs)
 
 
 def test_a_request_to_stop_reaches_every_trainer_once(workers):
