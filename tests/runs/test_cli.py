@@ -219,6 +219,20 @@ def test_the_suggested_command_goes_on(folder, endless):
 
 
 @pytest.mark.slow
+@pytest.mark.faults("resumed with other keyword arguments", "said; training goes on", "equality")
+@pytest.mark.parametrize("how", ["--resume", "--checkpoint"])
+def test_what_has_changed_is_said(how, folder, monkeypatch, caplog):
+    monkeypatch.chdir(folder)
+    typed = ["my_toy", "-o", "OUT", "-m", "1", "--sampler_backend", "serial", "--config_kwargs"]
+    assert main([*typed, '{"stage_steps": [64]}']) == 0
+    (checkpoint,) = (folder / "OUT" / "checkpoints").rglob("*.pt")
+    arguments = [how] if how == "--resume" else [how, str(checkpoint)]
+    with caplog.at_level("WARNING", logger="allenact"):
+        assert main([*typed, '{"stage_steps": [128]}', *arguments]) == 0
+    assert "goes on with another experiment, so not exactly: stage_steps was [64] and is [128]." in caplog.text
+
+
+@pytest.mark.slow
 @pytest.mark.faults("runner killed (SIGKILL)", "all its processes end within 10 s", "what was not logged yet")
 def test_nothing_survives_the_runner(endless, record_property):
     process = endless("VALID:", save_interval=64)

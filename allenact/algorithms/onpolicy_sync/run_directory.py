@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import enum
+import json
 import os
+import re
 import shutil
 import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -181,6 +184,38 @@ def save_used_configs(folder: Path, source_files: Mapping[str, str]) -> None:
         header = f"### THIS FILE ORIGINALLY LOCATED AT '{os.path.abspath(path)}'\n\n"
         target.write_text(header + source, encoding="utf-8")
     _save_git_diff(folder)
+
+
+def changes_since(folder: Path, source_files: Mapping[str, str]) -> list[str]:
+    """Says what is no longer as `save_used_configs` has recorded it in `folder`, or when the run was resumed last.
+
+    Args:
+        folder: of the run; nothing is said if it is not there.
+        source_files: what is run now.
+    """
+    record = max(folder.glob("resumed_*"), default=folder)
+    changes = []
+    for path, content in source_files.items():
+        if path == CONFIG_KWARGS_STR:
+            changes += _changed_kwargs(record / "config_kwargs.json", json.loads(content))
+            continue
+        name = os.path.basename(path)
+        recorded = [file for file in record.glob("*.py") if re.sub(r"^namecollision\d+__", "", file.name) == name]
+        sources = [file.read_text(encoding="utf-8").partition("\n\n")[2] for file in recorded]  # without the header
+        if record.is_dir() and Path(path).read_text(encoding="utf-8") not in sources:
+            changes.append(f"{name} has changed" if recorded else f"{name} is new")
+    return changes
+
+
+def _changed_kwargs(file: Path, now: Mapping[str, Any]) -> list[str]:
+    if not file.exists():
+        return []
+    before = json.loads(file.read_text())
+    shown = {
+        name: [repr(kwargs[name]) if name in kwargs else "not given" for kwargs in (before, now)]
+        for name in {**before, **now}
+    }
+    return [f"{name} was {old} and is {new}" for name, (old, new) in shown.items() if old != new]
 
 
 def _save_git_diff(folder: Path) -> None:

@@ -15,7 +15,7 @@ from allenact.algorithms.onpolicy_sync.distributed import meeting_point
 from allenact.algorithms.onpolicy_sync.evaluation_run import EvaluationRun
 from allenact.algorithms.onpolicy_sync.progress import TrainingProgress, progress_on_terminal
 from allenact.algorithms.onpolicy_sync.run import Run
-from allenact.algorithms.onpolicy_sync.run_directory import RunDirectory, SaveDirFormat
+from allenact.algorithms.onpolicy_sync.run_directory import RunDirectory, SaveDirFormat, changes_since
 from allenact.algorithms.onpolicy_sync.runner_base import RunnerBase
 from allenact.algorithms.onpolicy_sync.stop_signals import StopSignals
 from allenact.algorithms.onpolicy_sync.supervision import Validation
@@ -111,6 +111,8 @@ class OnPolicyRunner(RunnerBase):
         """Decides where training starts from, and begins the run; arguments as for `start_train`."""
         if checkpoint is not None:
             checkpoint = one_checkpoint(checkpoint)
+            if not restart_pipeline:
+                self._warn_of_changes(self.checkpoint_start_time_str(checkpoint))
         going_on = self._find_continuation() if resume else None
         if going_on is not None:
             checkpoint, restart_pipeline = going_on.checkpoint, False
@@ -146,9 +148,18 @@ class OnPolicyRunner(RunnerBase):
             get_logger().info(f"--resume: no run of {self.experiment_name}{of} in {self.output_dir}. This one starts.")
             return None
         get_logger().info(f"--resume: the run of {found.start_time} goes on from {found.checkpoint}")
+        self._warn_of_changes(found.start_time)
         self._lock.take(self.paths.train_metrics(found.start_time))
         self.seed = self.seed if found.state.trainer_seed is None else found.state.trainer_seed
         return found
+
+    def _warn_of_changes(self, start_time: str) -> None:
+        """Says what is not as it was in the run that is to go on, as far as that was recorded."""
+        changes = changes_since(self.paths.used_configs(start_time), self.loaded_config_src_files or {})
+        if changes:
+            get_logger().warning(
+                f"The run of {start_time} goes on with another experiment, so not exactly: {'; '.join(changes)}."
+            )
 
     def _start_trainers(
         self,

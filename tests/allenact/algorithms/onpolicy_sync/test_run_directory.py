@@ -9,7 +9,12 @@ import pytest
 from filelock import FileLock
 
 from allenact.algorithms.onpolicy_sync import run_directory
-from allenact.algorithms.onpolicy_sync.run_directory import RunDirectory, SaveDirFormat, save_used_configs
+from allenact.algorithms.onpolicy_sync.run_directory import (
+    RunDirectory,
+    SaveDirFormat,
+    changes_since,
+    save_used_configs,
+)
 from allenact.algorithms.onpolicy_sync.runner import CONFIG_KWARGS_STR
 from allenact.errors import OutputDirectoryError
 
@@ -110,6 +115,27 @@ def test_sources_are_copied_with_a_header(sources, tmp_path):
     for path, name in zip(sources, names, strict=True):
         copied = (tmp_path / "used" / name).read_text(encoding="utf-8")
         assert copied == f"### THIS FILE ORIGINALLY LOCATED AT '{path}'\n\n{path.read_text(encoding='utf-8')}"
+
+
+def test_what_has_changed_since_is_said(sources, tmp_path):
+    used = tmp_path / "used"
+    files = {str(path): "a.module" for path in sources[:2]}
+    before = {**files, CONFIG_KWARGS_STR: '{"a": 1, "b": [2]}'}
+    assert changes_since(used, before) == [], "nothing is recorded"
+    save_used_configs(used, before)
+    assert changes_since(used, before) == []
+    sources[1].write_text("NUMBER = 5\n")
+    after = {**files, str(sources[2].with_name("other.py")): "b", CONFIG_KWARGS_STR: '{"b": [3], "c": "x"}'}
+    sources[2].with_name("other.py").write_text("")
+    assert changes_since(used, after) == [
+        "config.py has changed",
+        "other.py is new",
+        "a was 1 and is not given",
+        "b was [2] and is [3]",
+        "c was not given and is 'x'",
+    ]
+    save_used_configs(used / "resumed_2026-01-02_03-04-05", after)
+    assert changes_since(used, after) == [], "since it was resumed last"
 
 
 def test_the_git_diff_is_kept(sources, tmp_path):
