@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from functools import partial
+from multiprocessing import forkserver
 
 import psutil
 import pytest
@@ -21,6 +22,12 @@ from allenact.testing.experiments import ToyExperiment
 from allenact.testing.tasks import ToyTaskSampler
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def _no_server_of_an_earlier_test():
+    """Which the processes here, forks of this one, could not use, nor tell apart from one of their own."""
+    forkserver._forkserver._stop()
 
 
 class Trouble:
