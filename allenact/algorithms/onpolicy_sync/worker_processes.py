@@ -12,6 +12,7 @@ import faulthandler
 import multiprocessing
 import os
 import pickle
+import queue
 import signal
 import sys
 import time
@@ -21,6 +22,8 @@ from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
+from multiprocessing.reduction import ForkingPickler
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from allenact.errors import AllenActError, CheckpointError, ExperimentConfigError, WorkerError
@@ -35,6 +38,7 @@ STOP_GRACE_S = 7.0  # how long workers may take to save and leave
 DUMP_TRACEBACK_SIGNAL = signal.SIGUSR1
 _DUMP_TIME_S = 0.5  # how long a worker may take to print where it hangs
 _STATUS_INTERVAL_S = 0.5  # how often a test worker says how far it is
+_MOST_MESSAGES_WAITING = 100  # to be sent; then who sends waits after all
 _END_GRACE_S = 1.0  # how long they may take to end once they are told to end at once
 
 
@@ -234,6 +238,40 @@ def _leave() -> None:
     os._exit(1)
 
 
+class Outbox:
+    """Sends messages from a thread, in order, so that training does not wait while the runner draws a video.
+
+    Leaving the `with` block waits until all has been sent.
+
+    Args:
+        pipe: to the runner.
+    """
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+        self._messages: queue.Queue[bytes | None] = queue.Queue(_MOST_MESSAGES_WAITING)
+        self._thread = threading.Thread(target=self._send_all, name="outbox", daemon=True)
+        self._thread.start()
+
+    def send(self, message: Any) -> None:
+        """Takes a message, as it is now; whatever pickling it raises is raised here."""
+        self._messages.put(bytes(ForkingPickler.dumps(message)))
+
+    def _send_all(self) -> None:
+        while (message := self._messages.get()) is not None:
+            with contextlib.suppress(OSError):  # the runner is gone, so this process is about to end, too
+                self._pipe.send_bytes(message)
+
+    def __enter__(self) -> Outbox:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._messages.put(None)
+        self._thread.join()
+
+
 def train_worker(
     pipe: Connection,
     *,
@@ -253,14 +291,15 @@ def train_worker(
         trainer.stop_requested = True
 
     signal.signal(signal.SIGTERM, stop)
-    with experiment_errors():
-        trainer = OnPolicyTrainer(send=pipe.send, **kwargs)
-    with trainer:
+    with Outbox(pipe) as outbox:
         with experiment_errors():
-            trainer.prepare(checkpoint, restart_pipeline)
-        pipe.send(Ready())
-        complete = trainer.train(valid_on_initial_weights=valid_on_initial_weights)
-    pipe.send(Finished(complete))
+            trainer = OnPolicyTrainer(send=outbox.send, **kwargs)
+        with trainer:
+            with experiment_errors():
+                trainer.prepare(checkpoint, restart_pipeline)
+            outbox.send(Ready())
+            complete = trainer.train(valid_on_initial_weights=valid_on_initial_weights)
+        outbox.send(Finished(complete))
 
 
 def evaluation_worker(pipe: Connection, **kwargs: Any) -> None:

@@ -1,0 +1,42 @@
+"""Messages of a training worker to a runner that is busy."""
+
+import multiprocessing
+import time
+
+import pytest
+
+from allenact.algorithms.onpolicy_sync.worker_processes import Outbox
+
+
+def test_nobody_waits_for_a_runner_that_does_not_read():
+    ours, theirs = multiprocessing.Pipe()
+    messages = [f"{number}" * 1_000_000 for number in range(5)]  # each is more than the pipe holds
+    began = time.monotonic()
+    outbox = Outbox(theirs)
+    state = {"steps": 1}
+    outbox.send(state)
+    state["steps"] = 2
+    for message in messages:
+        outbox.send(message)
+    assert time.monotonic() - began < 1.0
+    assert ours.recv() == {"steps": 1}, "as it was when it was sent"
+    assert [ours.recv() for _ in messages[:4]] == messages[:4]
+    with outbox:
+        assert ours.recv() == messages[4]
+    assert not ours.poll()
+
+
+def test_leaving_sends_what_waits_and_a_closed_pipe_is_no_reason_to_hang():
+    ours, theirs = multiprocessing.Pipe()
+    with Outbox(theirs) as outbox:
+        outbox.send("last")
+    assert ours.recv() == "last"
+    ours.close()
+    with Outbox(theirs) as outbox:
+        outbox.send("nobody is listening")
+
+
+def test_what_cannot_be_sent_is_raised_where_it_is_sent():
+    _, theirs = multiprocessing.Pipe()
+    with Outbox(theirs) as outbox, pytest.raises((AttributeError, TypeError), match="pickle"):
+        outbox.send(lambda: None)
