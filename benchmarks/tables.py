@@ -219,6 +219,28 @@ def step_profile(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     return table(head, [[str(row["num_samplers"]), *map(middle, row["microseconds"].values())] for row in rows])
 
 
+def rendering(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """One line for each thing that is done to the frames."""
+    lines = []
+    for row in rows:
+        what = f"{row['frames']} frames of {row['width']} x {row['height']}, {row['back_end']}"
+        for name, seconds in row["seconds"].items():
+            each = 1000 * median(seconds) / row["frames"]
+            lines.append([what, name, middle_of_range(seconds), readable(each)])
+    return table(["what", "how", "seconds", "milliseconds each"], lines)
+
+
+def log_cost(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """One line for each run."""
+    head = ["run", "logs", "steps/s", "writing, %", "held up, %", "event files at 30M steps", "metrics file"]
+    lines = []
+    for row in rows:
+        percent = [middle_of_range(row["percent"][name]) for name in ("writing", "held up")]
+        sizes = [f"{readable(row[name])} MB" for name in ("event_megabytes", "metrics_megabytes")]
+        lines.append([row["run"], str(row["logs"]), middle(row["steps_per_second"]), *percent, *sizes])
+    return table(head, lines)
+
+
 TABLES: dict[str, Callable[[Iterable[Mapping[str, Any]]], list[str]]] = {
     "throughput": throughput,
     "peers": peers,
@@ -227,6 +249,8 @@ TABLES: dict[str, Callable[[Iterable[Mapping[str, Any]]], list[str]]] = {
     "step_profile": step_profile,
     "training_run": training_run,
     "learning": learning,
+    "rendering": rendering,
+    "log_cost": log_cost,
 }
 
 

@@ -5,9 +5,16 @@ from __future__ import annotations
 import json
 import os
 
+import numpy as np
 import pytest
 
-from benchmarks import peers, rl_games_ppo, startup, tables, throughput, update_speed
+from allenact.algorithms.onpolicy_sync.log_sink import LogSink
+from allenact.algorithms.onpolicy_sync.tracking import LogPackage
+from allenact.utils.rendering import RenderingUnavailable
+from allenact.utils.summary_writer import SummaryWriter
+from allenact.viz import AgentViewViz, VizSuite
+from allenact.viz.base import vector_task_datum
+from benchmarks import log_cost, peers, rendering, rl_games_ppo, startup, tables, throughput, update_speed
 from benchmarks.common import RESULTS, interleave, paired_ratios
 from benchmarks.workloads import Size
 
@@ -130,6 +137,51 @@ def test_ant_without_contact_forces_keeps_the_other_options_of_its_experiment():
     sampler = experiment.make_sampler_fn(**experiment.train_task_sampler_args(0, 1, seeds=[0]))
     assert sampler.gym_env_kwargs == {"unit_actions": True, "contact_forces": "zero"}
     sampler.close()
+
+
+def test_rendering(tmp_path):
+    try:
+        rendering.main(
+            ["--frames", "2", "--rounds", "1", "--size", "32", "24", "--name", "x", "--results", str(tmp_path)]
+        )
+    except RenderingUnavailable as error:
+        pytest.skip(str(error))
+    (row,) = json.loads((tmp_path / "rendering-x.json").read_text())["rows"]
+    drawn = {"drawn", "drawn with shadows and reflections", "drawn without OpenGL"}
+    assert row["seconds"].keys() == {*drawn, "written"}
+    assert all(seconds > 0 for (seconds,) in row["seconds"].values())
+    assert len(tables.rendering([row])) == 2 + 4
+
+
+def test_shares_of_time():
+    first = {"mode": "train", "training_steps": 100}
+    tags = {"approx_fps": 50.0, "time_share_log": 0.01, "time_share_collect": 0.6, "time_share_update": 0.3}
+    later = {**first, "training_steps": 200, **{f"train-misc/{tag}": value for tag, value in tags.items()}}
+    found = log_cost.shares([first, {"mode": "valid", "training_steps": 100}, later])
+    assert found["percent"] == {"writing": [pytest.approx(1)], "held up": [pytest.approx(10)]}
+    assert (found["logs"], found["steps_per_second"]) == (3, [50.0])
+
+
+def test_event_files_of_a_long_run_stay_small(tmp_path):
+    """30 million steps of the tutorial: 600 logs of training, 150 of validation, each with the largest GIF there is."""
+    noise = np.random.default_rng(0).integers(0, 256, (60, 240, 320, 3), dtype=np.uint8)
+    frames = [{vector_task_datum(("render", {"mode": "raw_rgb_list"})): frame} for frame in noise]
+    scalars = {
+        f"train-onpolicy-misc/{name}": [1.5, 1.0] for name in "abcdefghijklmnopqrstuvwxyz"
+    }  # the tutorial has 25
+    with SummaryWriter(str(tmp_path)) as writer:
+        sink = LogSink(writer=writer, visualizer=VizSuite(video=AgentViewViz(fps=30)))
+        sink.write([LogPackage("train", 64, {"onpolicy": 64}, scalars=scalars)])
+        sink.close()
+    _, of_training = log_cost.event_bytes(tmp_path)
+    with SummaryWriter(str(tmp_path)) as writer:
+        sink = LogSink(writer=writer, visualizer=VizSuite(video=AgentViewViz(fps=30)))
+        sink.write([LogPackage("valid", 64, {}, metrics=[{"task_info": {"id": "a"}}], viz_data={"a": frames})])
+        sink.close()
+    of_validation = log_cost.event_bytes(tmp_path)[1] - of_training
+    assert of_training > 1000
+    assert of_validation > 500_000
+    assert 600 * of_training + 150 * of_validation < 200e6
 
 
 def test_memory_of_this_process():
