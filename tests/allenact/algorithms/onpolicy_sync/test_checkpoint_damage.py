@@ -18,7 +18,11 @@ from allenact.algorithms.onpolicy_sync.checkpointing import (
 from allenact.errors import CheckpointError
 
 # The fixtures are files and functions that no example changes.
-ANYWHERE = {"deadline": None, "database": None, "suppress_health_check": [HealthCheck.function_scoped_fixture]}
+ANYWHERE = {
+    "deadline": None,
+    "database": None,
+    "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+}
 
 
 def state(steps=64):
