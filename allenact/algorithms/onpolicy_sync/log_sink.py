@@ -120,7 +120,7 @@ class LogSink:
 
     def _rates(self, package: LogPackage, x_axis: dict[str, str]) -> dict[str, float]:
         """Returns steps and experiences per second since the previous training log; none for the first."""
-        now, last = time.monotonic(), self._last_train
+        now, last = package.made_at, self._last_train
         elapsed = max(now - self._last_train_time, 1e-9)
         self._last_train, self._last_train_time = package, now
         if last is None or last.training_steps <= 0:

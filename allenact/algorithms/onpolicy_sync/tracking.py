@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,8 @@ class LogPackage:
     """Episodes whose metrics could not be used."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall-clock seconds by phase of the loop."""
+    made_at: float = field(default_factory=time.monotonic)
+    """Seconds of this machine's clock; the runner may be busy drawing when the package arrives."""
     viz_data: dict[str, Any] | None = None
     """What a visualiser collected (evaluation only)."""
     notes: dict[str, str] = field(default_factory=dict)

@@ -326,6 +326,15 @@ def test_notes_of_the_workers_become_texts(writer_sink):
     assert writer.texts == {"train/samplers": ("8 task samplers", 64)}
 
 
+def test_rates_are_those_of_the_worker_however_busy_the_runner_is(writer_sink):
+    sink, writer = writer_sink
+    for log in range(3):  # all are read at once
+        sink.write([package(steps=64 * (1 + log), made_at=1000.0 + 8 * log, seconds={"collect": 6.0})])
+        if log:
+            assert writer.scalars["train-misc/approx_fps"][0] == 8
+            assert writer.scalars["train-misc/time_share_collect"][0] == 0.75
+
+
 def test_time_of_logging_and_of_evaluating(writer_sink):
     sink, writer = writer_sink
     sink.write([package()])
