@@ -43,7 +43,7 @@ class LogPackage:
     """Episodes whose metrics could not be used."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall-clock seconds by phase of the loop."""
-    made_at: float = field(default_factory=time.monotonic)
+    made_at: float = field(default_factory=time.monotonic, compare=False)
     """Seconds of this machine's clock; the runner may be busy drawing when the package arrives."""
     viz_data: dict[str, Any] | None = None
     """What a visualiser collected (evaluation only)."""
