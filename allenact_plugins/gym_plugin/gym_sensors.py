@@ -25,7 +25,7 @@ BOX2D_SPACES: dict[str, tuple[tuple[int, ...], float, float, type[Any]]] = {
 
 
 class GymSensor(Sensor[GymEnvironment, Task[GymEnvironment]]):
-    """The observation of an environment as it is.
+    """The observation of any environment: arrays as float32, which models compute with, but bytes (images) as they are.
 
     Args:
         gym_env_name: id of the environment, of which the observation space is taken.
@@ -65,7 +65,11 @@ class GymSensor(Sensor[GymEnvironment, Task[GymEnvironment]]):
             gym_obs: what the step returned; None: ask the environment for its current observation.
             kwargs: unused.
         """
-        return env.current_observation if gym_obs is None else gym_obs
+        return self._convert(env.current_observation if gym_obs is None else gym_obs)
+
+    @staticmethod
+    def _convert(observation: Any) -> Any:
+        return _unless_bytes(observation)
 
     def check_matches(self, env: GymEnvironment) -> None:
         """Raises `SpaceMismatchError` if observations of `env` do not have the shape this sensor promises."""
@@ -78,11 +82,11 @@ class GymSensor(Sensor[GymEnvironment, Task[GymEnvironment]]):
             )
 
     def _space(self, gym_env_name: str, gym_env_kwargs: dict[str, Any]) -> gymnasium.Space[Any]:
-        return environment_spaces(gym_env_name, **gym_env_kwargs)[0]
+        return _float32_space(environment_spaces(gym_env_name, **gym_env_kwargs)[0], also_bytes=False)
 
 
 class GymBox2DSensor(GymSensor):
-    """The observation of a Box2D task, float32 (images: uint8).
+    """The observation of a Box2D task, as `GymSensor` gives it.
 
     | environment                  | observation                                                 | range     |
     | ---------------------------- | ----------------------------------------------------------- | --------- |
@@ -106,28 +110,21 @@ class GymBox2DSensor(GymSensor):
 
 
 class GymMuJoCoSensor(GymSensor):
-    """The observation of a MuJoCo task (or of any other environment) as float32.
+    """The observation of a MuJoCo task (or of any other environment) as float32, whatever it was.
 
     Entries, ranges and units of each `-v2` task are in its data sheet in `mujoco_tasks`, e.g. `legged.Ant`.
     The arguments are those of `GymSensor`.
     """
 
-    def get_observation(
-        self,
-        env: GymEnvironment,
-        task: Task[GymEnvironment] | None,
-        *args: Any,
-        gym_obs: Any = None,
-        **kwargs: Any,
-    ) -> Any:
-        """Returns the observation as float32 array(s); see `GymSensor.get_observation`."""
-        return as_float32(super().get_observation(env, task, *args, gym_obs=gym_obs, **kwargs))
+    @staticmethod
+    def _convert(observation: Any) -> Any:
+        return as_float32(observation)
 
     def _space(self, gym_env_name: str, gym_env_kwargs: dict[str, Any]) -> gymnasium.Space[Any]:
         if gym_env_name in MUJOCO_TASKS and "xml_file" not in gym_env_kwargs:
             shape = (MUJOCO_TASKS[gym_env_name].observation_size,)  # known without loading MuJoCo
             return gymnasium.spaces.Box(-np.inf, np.inf, shape, np.float32)
-        return _float32_space(super()._space(gym_env_name, gym_env_kwargs))
+        return _float32_space(environment_spaces(gym_env_name, **gym_env_kwargs)[0])
 
 
 def as_float32(observation: Any) -> Any:
@@ -135,6 +132,15 @@ def as_float32(observation: Any) -> Any:
     if isinstance(observation, dict):
         return {name: as_float32(value) for name, value in observation.items()}
     return np.asarray(observation, dtype=np.float32)
+
+
+def _unless_bytes(observation: Any) -> Any:
+    """Converts each array to float32 if it is not one of bytes; what is no array stays as it is."""
+    if isinstance(observation, dict):
+        return {name: _unless_bytes(value) for name, value in observation.items()}
+    if isinstance(observation, np.ndarray) and observation.dtype != np.uint8:
+        return observation.astype(np.float32, copy=False)
+    return observation
 
 
 def environment_spaces(gym_env_name: str, **gym_env_kwargs: Any) -> tuple[gymnasium.Space[Any], gymnasium.Space[Any]]:
@@ -146,10 +152,10 @@ def environment_spaces(gym_env_name: str, **gym_env_kwargs: Any) -> tuple[gymnas
         env.close()
 
 
-def _float32_space(space: gymnasium.Space[Any]) -> gymnasium.Space[Any]:
+def _float32_space(space: gymnasium.Space[Any], also_bytes: bool = True) -> gymnasium.Space[Any]:
     if isinstance(space, gymnasium.spaces.Dict):
-        return gymnasium.spaces.Dict({name: _float32_space(child) for name, child in space.items()})
-    if isinstance(space, gymnasium.spaces.Box):
+        return gymnasium.spaces.Dict({name: _float32_space(child, also_bytes) for name, child in space.items()})
+    if isinstance(space, gymnasium.spaces.Box) and (also_bytes or space.dtype != np.uint8):
         low, high = space.low.astype(np.float32), space.high.astype(np.float32)
         return gymnasium.spaces.Box(low, high, dtype=np.float32)
     return space

@@ -1,163 +1,39 @@
-"""Episodes of Gymnasium environments as AllenAct tasks, and the sampler that hands them out."""
+"""The sampler that hands out episodes of a Gymnasium environment, and the names of the tasks that these are."""
 
 from __future__ import annotations
 
 import inspect
 import math
-import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import gymnasium as gym
 import numpy as np
 
-from allenact.base_abstractions.misc import RLStepResult
 from allenact.base_abstractions.sensor import Sensor, SensorSuite
-from allenact.base_abstractions.task import Task, TaskSampler
+from allenact.base_abstractions.task import TaskSampler
 from allenact.errors import ExperimentConfigError, did_you_mean
 from allenact.utils.system import get_logger
 from allenact_plugins.gym_plugin.gym_environment import GymEnvironment
-from allenact_plugins.gym_plugin.gym_sensors import (
-    BOX2D_SPACES,
-    GymBox2DSensor,
-    GymMuJoCoSensor,
-    GymSensor,
-    environment_spaces,
+from allenact_plugins.gym_plugin.gym_sensors import GymSensor
+from allenact_plugins.gym_plugin.gym_task_classes import (
+    GymContinuousTask,
+    GymDiscreteTask,
+    GymTask,
+    default_task_selector,
+    sensor_selector,
 )
-from allenact_plugins.gym_plugin.mujoco_tasks import MUJOCO_TASKS
 
 if TYPE_CHECKING:
     from allenact.base_abstractions.task_batch import TaskBatch
 
-
-_CONTINUOUS_BOX2D = ("CarRacing-v0", "LunarLanderContinuous-v2", "BipedalWalker-v2", "BipedalWalkerHardcore-v2")
-
-
-class GymTask(Task[GymEnvironment]):
-    """One episode of a Gymnasium environment.
-
-    A subclass implements `_step` and sets `_gym_done` in it to what the environment said. `max_steps` is the
-    limit under which the environment is registered.
-
-    Args:
-        env: the environment, reset already.
-        sensors: a suite, or the sensors to make one of.
-        task_info: what describes this episode.
-        kwargs: passed on.
-    """
-
-    def __init__(
-        self,
-        env: GymEnvironment,
-        sensors: SensorSuite | Sequence[Sensor],
-        task_info: dict[str, Any],
-        **kwargs: Any,
-    ) -> None:
-        limit = env.spec.max_episode_steps
-        max_steps = sys.maxsize if limit is None else limit
-        super().__init__(env=env, sensors=sensors, task_info=task_info, max_steps=max_steps, **kwargs)
-        self._gym_done = False
-        self.task_name: str = env.spec.id
-
-    @property
-    def action_space(self) -> gym.Space:
-        """The environment's."""
-        return self.env.action_space
-
-    def render(self, mode: str = "rgb", *args: Any, **kwargs: Any) -> np.ndarray:
-        """Returns a picture of the environment, [H, W, 3] uint8."""
-        return self.env.render("rgb_array" if mode == "rgb" else mode, *args, **kwargs)
-
-    def get_observations(self, *args: Any, gym_obs: Any = None, **kwargs: Any) -> Any:
-        """Returns what the sensors see; `gym_obs` is what the environment's step returned, if there was one."""
-        return super().get_observations(gym_obs=gym_obs, **kwargs)
-
-    def reached_terminal_state(self) -> bool:
-        """Whether the environment said that the episode is over (its own time limit included)."""
-        return self._gym_done
-
-    def was_truncated(self) -> bool:
-        """Whether the episode ended because of a limit."""
-        if self._gym_done:
-            return self.env.truncated and not self.env.terminated
-        return self.reached_max_steps()
-
-    def metrics(self) -> dict[str, Any]:
-        """Returns length, reward, the environment's own metrics if it has any, and `success`.
-
-        Without an attribute `was_successful` of the environment, an episode with a positive return is a success.
-        """
-        metrics = super().metrics()
-        if hasattr(self.env, "metrics"):
-            metrics.update({name: float(value) for name, value in self.env.metrics().items()})
-        success = self.env.was_successful if hasattr(self.env, "was_successful") else self.cumulative_reward > 0
-        return {**metrics, "success": int(success)}
-
-    def close(self) -> None:
-        """Closes the environment."""
-        self.env.close()
-
-    def synchronise(self, num_steps_taken: int, total_reward: float, done: bool) -> None:
-        """Takes over what happened in this episode while something else stepped its environment."""
-        self._num_steps_taken = num_steps_taken
-        self._total_reward = total_reward
-        self._gym_done = done
-
-    def state_dict(self) -> dict[str, Any]:
-        """Returns how far this episode has come. A subclass with attributes of its own adds them."""
-        return {
-            "task_info": self.task_info,
-            "num_steps_taken": self._num_steps_taken,
-            "total_reward": self._total_reward,
-            "gym_done": self._gym_done,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` returned."""
-        self.task_info = state["task_info"]
-        self.synchronise(state["num_steps_taken"], state["total_reward"], state["gym_done"])
-
-
-class GymContinuousTask(GymTask):
-    """An episode in which actions are vectors."""
-
-    @classmethod
-    def class_action_names(cls) -> tuple[str, ...]:
-        """Returns an empty tuple: continuous actions have no names."""
-        return ()
-
-    def _step(self, action: Any) -> RLStepResult:
-        observation, reward, self._gym_done, info = self.env.step(action=np.array(action))
-        return RLStepResult(
-            observation=self.get_observations(gym_obs=observation),
-            reward=reward,
-            done=self.is_done(),
-            info=info,
-        )
-
-
-def default_task_selector(env_name: str) -> type[GymTask]:
-    """Returns the task class for an environment.
-
-    Raises:
-        NotImplementedError: its actions are not vectors.
-    """
-    if env_name in MUJOCO_TASKS or env_name in _CONTINUOUS_BOX2D:
-        return GymContinuousTask  # no need to make one to know
-    action_space = environment_spaces(env_name)[1]
-    if isinstance(action_space, gym.spaces.Box):
-        return GymContinuousTask
-    raise NotImplementedError(
-        f"there is no task class for {env_name}, whose actions are {action_space}: write a subclass of GymTask "
-        "and give it to the sampler with task_selector=lambda env_name: YourTask"
-    )
-
-
-def sensor_selector(env_name: str) -> Sensor:
-    """Returns a sensor for the observation of an environment."""
-    if env_name in BOX2D_SPACES:
-        return GymBox2DSensor(env_name)
-    return GymMuJoCoSensor(gym_env_name=env_name, uuid="gym_mujoco_data")
+__all__ = [
+    "GymContinuousTask",
+    "GymDiscreteTask",
+    "GymTask",
+    "GymTaskSampler",
+    "default_task_selector",
+    "sensor_selector",
+]
 
 
 class GymTaskSampler(TaskSampler):
@@ -173,7 +49,7 @@ class GymTaskSampler(TaskSampler):
         num_unique_seeds: use the seeds 0 to `num_unique_seeds` - 1 only.
         task_seeds_list: use these seeds only.
         deterministic_sampling: take the seeds in order, over and over, and not at random.
-        task_selector: id of the environment -> class of the task.
+        task_selector: id of the environment -> class of the task; the usual one looks at the action space.
         repeat_failed_task_for_min_steps: begin a task that earned exactly 0 with the same seed again, until this
             many environment steps have been spent on it.
         extra_task_kwargs: for the constructor of the task.
@@ -193,7 +69,7 @@ class GymTaskSampler(TaskSampler):
         num_unique_seeds: int | None = None,
         task_seeds_list: Sequence[int] | None = None,
         deterministic_sampling: bool = False,
-        task_selector: Callable[[str], type[GymTask]] = default_task_selector,
+        task_selector: Callable[..., type[GymTask]] = default_task_selector,
         repeat_failed_task_for_min_steps: int = 0,
         extra_task_kwargs: dict[str, Any] | None = None,
         seed: int | None = None,
@@ -212,7 +88,8 @@ class GymTaskSampler(TaskSampler):
         self.deterministic_sampling = deterministic_sampling
         self.repeat_failed_task_for_min_steps = repeat_failed_task_for_min_steps
         self._check_arguments()
-        self.task_class = task_selector(gym_env_type)
+        selects_by_default = task_selector is default_task_selector
+        self.task_class = task_selector(gym_env_type, **(self.gym_env_kwargs if selects_by_default else {}))
         self.extra_task_kwargs = dict(extra_task_kwargs or {})
 
         self.num_tasks_generated = 0

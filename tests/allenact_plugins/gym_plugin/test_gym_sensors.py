@@ -7,7 +7,7 @@ import pytest
 from allenact.base_abstractions.sensor import SensorSuite
 from allenact.errors import SpaceMismatchError, UnknownEnvironmentError
 from allenact_plugins.gym_plugin.gym_environment import GymEnvironment
-from allenact_plugins.gym_plugin.gym_sensors import GymBox2DSensor, GymMuJoCoSensor
+from allenact_plugins.gym_plugin.gym_sensors import GymBox2DSensor, GymMuJoCoSensor, GymSensor
 from allenact_plugins.gym_plugin.gym_tasks import GymTaskSampler
 from allenact_plugins.gym_plugin.mujoco_tasks import MUJOCO_TASKS
 
@@ -47,25 +47,30 @@ def test_any_registered_environment(env_id, size):
     ).observation_space.shape == (27,)
 
 
-def test_dict_observations():
+@pytest.mark.parametrize(("sensor_class", "picture"), [(GymSensor, np.uint8), (GymMuJoCoSensor, np.float32)])
+def test_dict_observations(sensor_class, picture):
     class Goals(gymnasium.Env):
         observation_space = gymnasium.spaces.Dict(
-            goal=gymnasium.spaces.Box(-1, 1, (2,), np.float64), state=gymnasium.spaces.Box(0, 9, (3,), np.float64)
+            goal=gymnasium.spaces.Box(-1, 1, (2,), np.float64),
+            picture=gymnasium.spaces.Box(0, 255, (4, 4, 3), np.uint8),
+            state=gymnasium.spaces.Box(0, 9, (3,), np.int64),
         )
         action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
 
         def reset(self, *, seed=None, options=None):
-            return {"goal": np.zeros(2), "state": np.ones(3)}, {}
+            return {"goal": np.zeros(2), "picture": np.zeros((4, 4, 3), np.uint8), "state": np.ones(3, np.int64)}, {}
 
     gymnasium.register("Goals-v0", entry_point=Goals)
     try:
-        sensor = GymMuJoCoSensor("Goals-v0", uuid="x")
+        sensor = sensor_class("Goals-v0", uuid="x")
         observation = sensor.get_observation(GymEnvironment("Goals-v0"), None)
     finally:
         del gymnasium.registry["Goals-v0"]
-    assert {name: space.dtype for name, space in sensor.observation_space.items()} == dict.fromkeys(
-        ["goal", "state"], np.float32
-    )
+    assert {name: space.dtype for name, space in sensor.observation_space.items()} == {
+        "goal": np.float32,
+        "picture": picture,
+        "state": np.float32,
+    }
     assert sensor.observation_space.contains(observation)
 
 

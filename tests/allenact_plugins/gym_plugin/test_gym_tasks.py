@@ -9,9 +9,10 @@ import pytest
 
 from allenact.errors import ExperimentConfigError, TaskError
 from allenact_plugins.gym_plugin import gym_tasks
-from allenact_plugins.gym_plugin.gym_sensors import GymBox2DSensor, GymMuJoCoSensor
+from allenact_plugins.gym_plugin.gym_sensors import GymBox2DSensor, GymMuJoCoSensor, GymSensor
 from allenact_plugins.gym_plugin.gym_tasks import (
     GymContinuousTask,
+    GymDiscreteTask,
     GymTask,
     GymTaskSampler,
     default_task_selector,
@@ -41,6 +42,24 @@ class SeedEnv(gymnasium.Env):
         self.closed = True
 
 
+class ChoiceEnv(SeedEnv):
+    """Pays the number of the choice; choices are counted from `first`."""
+
+    def __init__(self, first=5):
+        super().__init__()
+        self.action_space = gymnasium.spaces.Discrete(3, start=first)
+
+    def step(self, action):
+        assert self.action_space.contains(action)
+        return np.array([0.0]), float(action), False, False, {}
+
+
+class SwitchesEnv(SeedEnv):
+    """Has actions that no task class is made for."""
+
+    action_space = gymnasium.spaces.MultiBinary(2)
+
+
 class RepeatingSeedEnv(SeedEnv):
     """Has its own way of starting the same episode again, and its own idea of success."""
 
@@ -55,10 +74,12 @@ class RepeatingSeedEnv(SeedEnv):
 
 @pytest.fixture(autouse=True)
 def seed_envs():
-    gymnasium.register("Seed-v0", entry_point=SeedEnv, max_episode_steps=3)
-    gymnasium.register("RepeatingSeed-v0", entry_point=RepeatingSeedEnv, max_episode_steps=3)
+    environments = {"Choice": ChoiceEnv, "RepeatingSeed": RepeatingSeedEnv, "Seed": SeedEnv, "Switches": SwitchesEnv}
+    for name, env in environments.items():
+        gymnasium.register(f"{name}-v0", entry_point=env, max_episode_steps=3)
     yield
-    del gymnasium.registry["Seed-v0"], gymnasium.registry["RepeatingSeed-v0"]
+    for name in environments:
+        del gymnasium.registry[f"{name}-v0"]
 
 
 def sampler(env_id="Seed-v0", **kwargs):
@@ -274,9 +295,37 @@ def test_continuous_environments(env_id):
     assert default_task_selector(env_id) is GymContinuousTask
 
 
+def test_environments_with_choices():
+    assert default_task_selector("CartPole-v1") is GymDiscreteTask
+    assert default_task_selector("MountainCar-v0") is GymDiscreteTask
+    tasks = GymTaskSampler("CartPole-v1", sensors=[GymSensor("CartPole-v1", "x")], seed=0)
+    task = tasks.next_task()
+    assert task.action_names() == ()
+    while not task.is_done():
+        result = task.step(1)
+    assert task.observation_space["x"].contains(result.observation["x"])
+    assert task.metrics()["reward"] == task.num_steps_taken() < 20
+    assert tasks.state_dict(task) is None
+
+
+def test_choices_are_counted_from_zero():
+    task = GymTaskSampler("Choice-v0", sensors=[GymMuJoCoSensor("Choice-v0", "x")], seed=0).next_task()
+    assert task.action_space == gymnasium.spaces.Discrete(3)
+    assert [task.step(choice).reward for choice in range(3)] == [5.0, 6.0, 7.0]
+
+
+def test_keywords_of_the_environment_decide_about_the_task_class():
+    pytest.importorskip("Box2D")
+    classes = [
+        GymTaskSampler("LunarLander-v3", sensors=[], gym_env_kwargs={"continuous": continuous}).task_class
+        for continuous in (False, True)
+    ]
+    assert classes == [GymDiscreteTask, GymContinuousTask]
+
+
 def test_other_actions_need_a_task_class():
-    with pytest.raises(NotImplementedError, match=r"no task class for CartPole-v1.*Discrete.*task_selector"):
-        default_task_selector("CartPole-v1")
+    with pytest.raises(NotImplementedError, match=r"no task class for Switches-v0.*MultiBinary.*task_selector"):
+        default_task_selector("Switches-v0")
 
 
 def test_sensors_for_environments():
