@@ -191,7 +191,8 @@ def _join(parts: Sequence[list[dict[str, Any]]]) -> list[dict[str, Any]]:
     seconds = 0.0
     for rows in parts:
         first = _first_steps(rows)
-        joined = [row for row in joined if row["training_steps"] < first]
+        if any(row["mode"] == "train" for row in rows):  # else it validated, and was stopped before it logged more
+            joined = [row for row in joined if row["training_steps"] < first]
         steps = max((row["training_steps"] for row in joined if row["mode"] == "train"), default=0)
         start = rows[0]["wall_time"] - _seconds_to_first_log(rows, first - steps)
         joined += [{**row, "seconds": seconds + row.get("elapsed_time", row["wall_time"] - start)} for row in rows]

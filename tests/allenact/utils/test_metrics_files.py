@@ -47,6 +47,14 @@ def test_a_resumed_run_is_one_run_without_its_pause(tmp_path):
     assert run.series("reward") == Series([100, 200, 300, 400], [10.0, 20.0, 40.0, 50.0], [100, 200, -300, -400])
 
 
+def test_a_resumed_run_that_has_only_validated_so_far_keeps_what_was_logged_before(tmp_path):
+    rows = [("train", 100, 1000.0, 50.0, 2.0), ("valid", 120, 2000.0, 5.0, 7.0)]
+    write(tmp_path, "2026-01-01_00-00-00", rows)
+    run = read_run(tmp_path)
+    assert run.series("reward") == Series([100], [50.0], [2.0])
+    assert run.series("reward", "valid") == Series([120], [55.0], [7.0])
+
+
 def test_files_without_elapsed_time_begin_at_the_pace_that_follows(tmp_path):
     write(tmp_path, "2026-01-01_00-00-00", [("train", step, 500 + step / 10, None, 0.0) for step in (100, 200, 300)])
     write(tmp_path, "2026-01-02_00-00-00", [("train", step, 9000 + step / 5, None, 0.0) for step in (400, 500)])
