@@ -99,7 +99,10 @@ def _not_found(name: str, base: str) -> ExperimentNotFoundError:
     files = list(dict.fromkeys(find_python_files(base) + find_python_files(os.getcwd())))
     by_stem = {os.path.basename(path)[:-3]: path for path in reversed(files)}
     similar = [path for path in files if stem and stem in os.path.basename(path)]
-    advice = did_you_mean(stem, by_stem)
+    if (path := by_stem.get(stem)) is not None:  # the right name in the wrong folder
+        advice = f"add -b {_from_here(os.path.dirname(path))}, or pass the path of the file:"
+    else:
+        advice = did_you_mean(stem, by_stem)
     if similar:
         advice += "".join(f"\n         {path}" for path in similar[:5])
     return ExperimentNotFoundError(
@@ -107,6 +110,11 @@ def _not_found(name: str, base: str) -> ExperimentNotFoundError:
         f"experiment {name}, --experiment_base {base}",
         advice or "pass a module below --experiment_base, or the path of the file.",
     )
+
+
+def _from_here(path: str) -> str:
+    relative = os.path.relpath(path)
+    return path if relative.startswith(os.pardir) else relative
 
 
 def find_python_files(path: str) -> list[str]:
@@ -303,6 +311,11 @@ def _advice(error: Exception) -> str:
     extra = {"minigrid": "minigrid", "networkx": "minigrid", "Box2D": "box2d", "wandb": "wandb"}.get(missing)
     if extra is not None:
         return f'pip install "allenact-gym[{extra}]", or in a clone of the repository: pip install -e ".[{extra}]"'
+    if missing in ("gymnasium", "mujoco", "numpy", "torch"):
+        return (
+            f"this Python, {sys.executable}, is not the one that allenact-gym was installed for: in a clone of the "
+            "repository, make train sets .venv up, and source .venv/bin/activate enters it."
+        )
     return f'install "{missing}", or mend the import.'
 
 

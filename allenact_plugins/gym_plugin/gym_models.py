@@ -139,6 +139,12 @@ def vector_sizes(
 
 def _check_vector(what: str, space: gym.Space[Any], model: str) -> None:
     """Raises SpaceMismatchError unless `space` is a Box with one axis."""
+    if space_kind(space) == "Discrete" and what == "the action":
+        raise SpaceMismatchError(
+            f"{model} chooses vectors, and the action is one of {space.n} choices.",  # type: ignore[attr-defined]
+            given=str(space),
+            do="use a model with a CategoricalDistr; projects/tutorials/own_environment_tutorial.py has one to copy.",
+        )
     if space_kind(space) != "Box" or space.shape is None or len(space.shape) != 1:
         raise SpaceMismatchError(
             f"{model} works with vectors, and {what} is none.",

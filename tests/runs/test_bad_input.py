@@ -57,6 +57,12 @@ def test_unknown_experiment_names_the_nearest(refused):
     assert 'did you mean "gym_mujoco_tutorial"' in error
 
 
+def test_the_right_name_without_its_folder(refused):
+    error = refused("gym_mujoco_tutorial")
+    assert "add -b projects/tutorials, or pass the path of the file" in error
+    assert "did you mean" not in error
+
+
 def test_missing_experiment_base(refused):
     assert 'the experiment base "nowhere" is not a directory' in refused("x", "-b", "nowhere")
 
@@ -97,6 +103,12 @@ def test_syntax_error_in_the_file(experiment, refused):
 
 def test_missing_dependency_of_the_file(experiment, refused):
     assert "ModuleNotFoundError: No module named 'no_such_module'" in refused(experiment("import no_such_module\n"))
+
+
+def test_a_python_that_is_not_the_environment_s(experiment, refused):
+    error = refused(experiment("raise ModuleNotFoundError(name='gymnasium')\n"))
+    assert "source .venv/bin/activate" in error
+    assert sys.executable in error
 
 
 @pytest.mark.parametrize(

@@ -300,7 +300,8 @@ def find_checkpoints(path_or_pattern: str, approx_step_interval: float | None = 
             f"--checkpoint {path_or_pattern}" + (" (a folder without .pt files)" if is_folder else ""),
             f"pass one of the runs below it: {', '.join(folders[-5:])}"
             if folders
-            else "pass a .pt file, a folder of them, or a glob. Training runs write to OUT/checkpoints/TAG/START_DATE.",
+            else "pass a .pt file, a folder of them, or a glob. Training runs write to OUT/checkpoints/TAG/START_DATE."
+            + ("" if is_folder else _what_is_there(path_or_pattern)),
         )
     steps = {file: step_from_checkpoint(file) for file in files}
     files.sort(key=lambda file: (steps[file], file))
@@ -310,6 +311,15 @@ def find_checkpoints(path_or_pattern: str, approx_step_interval: float | None = 
     all_steps = np.array([steps[file] for file in files])
     kept = {int(np.argmin(np.abs(all_steps - target))) for target in grid}
     return [files[index] for index in sorted(kept)]
+
+
+def _what_is_there(path: str) -> str:
+    """Says what is in the last folder that exists on the way to a path, names with the latest dates first."""
+    folder = os.path.dirname(path)
+    while folder and not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    names = sorted(os.listdir(folder), reverse=True) if folder else []
+    return f"\n         {folder} has {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}" if names else ""
 
 
 def one_checkpoint(path_or_pattern: str) -> str:

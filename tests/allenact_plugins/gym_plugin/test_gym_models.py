@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box, Dict, Discrete
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary
 
 from allenact.algorithms.onpolicy_sync.policy import ActorCriticModel
 from allenact.base_abstractions.distributions import Distr
@@ -83,7 +83,8 @@ def test_actor_and_critic_share_nothing():
     ("uuid", "action_space", "message"),
     [
         ("image", Box(-1, 1, (2,), "float32"), 'observation "image" is none'),
-        ("state", Discrete(3), "the action is none"),
+        ("state", Discrete(3), r"(?s)one of 3 choices.*own_environment_tutorial"),
+        ("state", MultiBinary(3), "the action is none"),
         ("state", Box(-1, 1, (2, 2), "float32"), "the action is none"),
     ],
 )

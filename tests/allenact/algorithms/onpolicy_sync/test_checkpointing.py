@@ -134,6 +134,15 @@ def test_nothing_found(what, tmp_path):
         find_checkpoints(str(tmp_path / what))
 
 
+def test_a_path_that_goes_nowhere_is_answered_with_what_is_there(tmp_path):
+    for day in (1, 2):
+        (tmp_path / "checkpoints" / "Toy" / f"2026-01-0{day}").mkdir(parents=True)
+    with pytest.raises(CheckpointError, match=r"checkpoints/Toy has 2026-01-02, 2026-01-01$"):
+        find_checkpoints(str(tmp_path / "checkpoints" / "Toy" / "START_DATE"))
+    with pytest.raises(CheckpointError, match=r"checkpoints has Toy$"):
+        find_checkpoints(str(tmp_path / "checkpoints" / "Tay" / "START_DATE" / "*.pt"))
+
+
 # Writing
 
 
