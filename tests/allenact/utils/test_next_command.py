@@ -75,6 +75,7 @@ def test_how_the_program_was_called(typed, program, shown):
 
 
 def test_a_command_stands_on_a_line_of_its_own(capsys):
+    init_logging("info")
     suggest("To go on", "allenact toy")
     init_logging("warning")
     suggest("To go on", "never shown")
