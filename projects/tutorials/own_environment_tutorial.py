@@ -290,13 +290,15 @@ class OwnEnvironmentTutorialExperimentConfig(ExperimentConfig):
     ## How the model is trained
 
     One stage of PPO. A rollout of 16 samplers times 128 steps is visited four times, each time in four mini-batches of
-    512 steps. `bootstrap_truncated` says that a basket which is still catching when the time is up would have gone
+    512 steps. Values are not clipped: PPO would let them change by 0.2 in a rollout, which is slow where returns are
+    large. `bootstrap_truncated` says that a basket which is still catching when the time is up would have gone
     on: an episode that was truncated is worth more than what was paid, one that terminated is not.
     """
 
     def training_pipeline(self, **kwargs: Any) -> TrainingPipeline:
+        loss = PPO(clip_param=0.2, value_loss_coef=0.5, entropy_coef=0.01, use_clipped_value_loss=False)
         return TrainingPipeline(
-            named_losses={"ppo_loss": PPO(clip_param=0.2, value_loss_coef=0.5, entropy_coef=0.01)},
+            named_losses={"ppo_loss": loss},
             pipeline_stages=[PipelineStage(loss_names=["ppo_loss"], max_stage_steps=self.total_steps)],
             optimizer_builder=Builder(optim.Adam, {"lr": self.learning_rate}),
             lr_scheduler_builder=Builder(LambdaLR, {"lr_lambda": LinearDecay(steps=self.total_steps)}),
@@ -336,8 +338,8 @@ tasks: same seed, same episode; observations that fit their space; pictures of o
 
 ## Other environments
 
-**One that gymnasium has.** Leave out the class and its registration, and use the registered name, here `CartPole-v1`, and
-`Discrete(2)` for the model. Environments of other packages are named `"package:Name-v0"`, which imports the package.
+**One that gymnasium has.** Leave out the class and its registration, and use the registered name, say `CartPole-v1`,
+and `Discrete(2)` for the model. Those of other packages are named `"package:Name-v0"`, which imports the package.
 
 **Actions that are vectors.** Give the environment the action space `Box(-1.0, 1.0, (A,))`, and instead of `Catcher` use
 
@@ -355,9 +357,9 @@ the range is another one, wrappers stretch and clip, as for Pendulum's -2 to 2:
         additional_wrappers=(RescaleAction.wrapper_spec(min_action=-1.0, max_action=1.0), ClipAction.wrapper_spec()),
     )
 
-**Observations that are not vectors.** Register the environment with `additional_wrappers=(FlattenObservation.wrapper_spec(),)`,
-which makes one vector of numbered states, tuples and dicts. Pictures stay bytes; `MiniGridSimpleConvRNN` and
-`RNNActorCritic` are models to start from, for pictures and for memory.
+**Observations that are not vectors.** `additional_wrappers=(FlattenObservation.wrapper_spec(),)` makes one vector of
+numbered states, tuples and dicts. Pictures stay bytes; `MiniGridSimpleConvRNN` and `RNNActorCritic` are models to start
+from, for pictures and for memory.
 
-**Exact resumption.** `--resume` begins the episodes of such an environment anew, and says so. All else goes on as it was.
+**Exact resumption.** `--resume` begins the episodes of such an environment anew, and says so. All else goes on.
 """
