@@ -40,6 +40,17 @@ VARIANTS = {
     "constant-rate": Variant("constant learning rate", {"kl_target": None}),
     "raw-observations": Variant("observations as they are", {"model": {"normalize_observations": False}}),
     "raw-returns": Variant("values in units of the reward", {"model": {"normalize_returns": False}}),
+    "per-dimension": Variant("a probability ratio for each entry of the action", {"model": {"joint": False}}),
+    "fixed-std": Variant("the standard deviation stays as it is at first", {"model": {"learn_std": False}}),
+    "hand-written": Variant(
+        "separate networks, KL judged once per rollout, no clipping of values, first standard deviation 1",
+        {
+            "model": {"shared_torso": False},
+            "kl_judged": "update",
+            "use_clipped_value_loss": False,
+            "initial_log_std": 0.0,
+        },
+    ),
     "no-bootstrap": Variant("the time limit ends what can be earned", {"bootstrap_truncated": False}),
     "free-values": Variant("no clipping of values", {"use_clipped_value_loss": False}),
     "samplers": Variant("mini-batches over samplers", {"mini_batches_over": "samplers"}),

@@ -15,7 +15,7 @@ from allenact.algorithms.onpolicy_sync.policy import ActorCriticModel, Observati
 from allenact.base_abstractions.misc import ActorCriticOutput, Memory
 from allenact.errors import ExperimentConfigError, did_you_mean
 from allenact.utils.running_moments import RunningMoments
-from allenact_plugins.gym_plugin.gym_distributions import ActionNoise, JointGaussianDistr
+from allenact_plugins.gym_plugin.gym_distributions import ActionNoise, GaussianDistr, JointGaussianDistr
 from allenact_plugins.gym_plugin.gym_models import vector_sizes
 
 Array = np.ndarray
@@ -46,8 +46,8 @@ ACTIVATIONS: dict[str, tuple[type[nn.Module], Callable[[Array], None]]] = {
 INITIALISATIONS = ("default", "zero_bias", "orthogonal")
 
 
-class NormalizedActorCritic(ActorCriticModel[JointGaussianDistr]):
-    """Networks without memory between two normalisations, with a standard deviation that is learned.
+class NormalizedActorCritic(ActorCriticModel[GaussianDistr]):
+    """Networks without memory between two normalisations, with a standard deviation that no observation changes.
 
     Means and variances of observations and returns are gathered in training, once per rollout, over everything seen so
     far and over all workers; they are saved with the weights and stand still in evaluation. The value network predicts
@@ -65,7 +65,9 @@ class NormalizedActorCritic(ActorCriticModel[JointGaussianDistr]):
         shared_torso: one network with two heads, or one network each for action and value.
         initialisation: "default" (torch's), "zero_bias" (torch's weights, biases of 0) or "orthogonal" (gain sqrt 2,
             0.01 for the means and 1 for the value, biases of 0).
+        joint: one probability for each action; False: one for each of its entries, so that PPO has a ratio for each.
         initial_log_std: of every entry of the action.
+        learn_std: whether it changes in training.
         log_std_range: the standard deviation stays within.
         normalize_observations: whether the networks see observations of mean 0 and variance 1.
         observation_clip: how many standard deviations from the mean they see at most.
@@ -88,7 +90,9 @@ class NormalizedActorCritic(ActorCriticModel[JointGaussianDistr]):
         activation: str = "elu",
         shared_torso: bool = True,
         initialisation: str = "zero_bias",
+        joint: bool = True,
         initial_log_std: float = 0.0,
+        learn_std: bool = True,
         log_std_range: tuple[float, float] = (-5.0, 2.0),
         normalize_observations: bool = True,
         observation_clip: float = 5.0,
@@ -103,6 +107,7 @@ class NormalizedActorCritic(ActorCriticModel[JointGaussianDistr]):
         observation_size, action_size = vector_sizes(input_uuid, action_space, observation_space, model)
         self.observation_clip = observation_clip
         self.keep_values = keep_values
+        self.distribution = JointGaussianDistr if joint else GaussianDistr
         self.log_std_range = log_std_range
         layer, self._numpy_activation = ACTIVATIONS[activation]
 
@@ -116,7 +121,8 @@ class NormalizedActorCritic(ActorCriticModel[JointGaussianDistr]):
         self.value_torso = None if shared_torso else torso()
         self.mean_head = nn.Linear(features, action_size)
         self.value_head = nn.Linear(features, 1)
-        self.log_std = nn.Parameter(torch.full((action_size,), float(initial_log_std)))  # [A]
+        log_std = torch.full((action_size,), float(initial_log_std))  # [A]
+        self.log_std = nn.Parameter(log_std, requires_grad=learn_std)
         self.observation_moments = RunningMoments(observation_size) if normalize_observations else None
         self.return_moments = RunningMoments(1) if normalize_returns else None
         self._initialise(initialisation)
@@ -140,7 +146,7 @@ class NormalizedActorCritic(ActorCriticModel[JointGaussianDistr]):
         memory: Memory,
         prev_actions: Any,
         masks: torch.Tensor,
-    ) -> tuple[ActorCriticOutput[JointGaussianDistr], Memory | None]:
+    ) -> tuple[ActorCriticOutput[GaussianDistr], Memory | None]:
         """Returns Gaussians over actions [T, N, A] and values [T, N, 1] for observations [T, N, O]."""
         x = observations[self.input_uuid]  # [T, N, O]
         if self.observation_moments is not None:
@@ -153,7 +159,7 @@ class NormalizedActorCritic(ActorCriticModel[JointGaussianDistr]):
             values = values * scale + self.return_moments.mean.float()  # [T, N, 1]
             extras["value_scale"] = scale
         # The trainer looks for NaN once per rollout and update; torch would at every construction.
-        policy = JointGaussianDistr(self.mean_head(features), self.std(), validate_args=False)
+        policy = self.distribution(self.mean_head(features), self.std(), validate_args=False)
         return ActorCriticOutput(policy, values, extras), None
 
     def std(self) -> torch.Tensor:

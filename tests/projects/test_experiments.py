@@ -13,6 +13,7 @@ from allenact.algorithms.onpolicy_sync.checkpointing import CheckpointStore
 from allenact.algorithms.onpolicy_sync.engine import OnPolicyInference, OnPolicyTrainer
 from allenact.base_abstractions.experiment_config import ExperimentConfig, MachineParams
 from allenact.utils import spaces_utils
+from benchmarks.ablation import VARIANTS
 from projects.tutorials.gym_mujoco_tutorial import GymMuJoCoTutorialExperimentConfig
 from projects.tutorials.gym_tutorial import GymTutorialExperimentConfig
 
@@ -202,3 +203,13 @@ def test_smoke_configuration_makes_a_run_of_a_few_rollouts(config_class, folder)
 def test_unknown_keyword_is_refused(config_class):
     with pytest.raises(TypeError, match="totalsteps"):
         config_class(totalsteps=1)
+
+
+@pytest.mark.parametrize("name", ["per-dimension", "fixed-std", "hand-written"])
+def test_parts_of_the_modern_recipe_can_be_switched_off(name):
+    small = {"total_steps": 256, "num_samplers": 8, "num_steps": 32, "update_repeats": 1}
+    config = baseline("gym_mujoco_ant_ppo", **small, **VARIANTS[name].config_kwargs)
+    with OnPolicyTrainer(config, seed=1, sampler_backend="batched", send=lambda message: None) as trainer:
+        before = trainer.actor_critic.log_std.detach().clone()
+        trainer.train()
+        assert torch.equal(trainer.actor_critic.log_std, before) == (name == "fixed-std")

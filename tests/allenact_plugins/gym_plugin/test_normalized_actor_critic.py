@@ -38,6 +38,7 @@ def call(net, states):
         {"normalize_observations": False, "normalize_returns": False},
         {"observation_clip": 0.5, "initial_log_std": -1.0},
         {"hidden_sizes": ()},
+        {"joint": False, "learn_std": False},
     ],
 )
 def test_numpy_acts_like_torch(kwargs):
@@ -111,6 +112,24 @@ def test_the_standard_deviation_is_learned_within_bounds():
     assert net.log_std.requires_grad
     distribution = call(net, torch.zeros(1, 1, 5)).distributions
     torch.testing.assert_close(distribution.stddev, torch.full((1, 1, 2), math.exp(0.5)))
+
+
+def test_the_standard_deviation_can_stand_still():
+    for learn_std in (True, False):
+        net = model(learn_std=learn_std, initial_log_std=-0.5)
+        distribution = call(net, torch.randn(3, 2, 5)).distributions
+        assert distribution.stddev.unique().item() == pytest.approx(math.exp(-0.5))
+        distribution.log_prob(torch.randn(3, 2, 2)).sum().backward()
+        assert (net.log_std.grad is not None) == learn_std
+        assert "log_std" in net.state_dict(), "checkpoints have the same entries"
+
+
+def test_there_is_a_probability_for_each_action_or_for_each_entry():
+    states, actions = torch.randn(3, 4, 5), torch.randn(3, 4, 2)
+    joint, single = call(model(), states).distributions, call(model(joint=False), states).distributions
+    assert [type(joint), type(single)] == [JointGaussianDistr, GaussianDistr]
+    assert single.log_prob(actions).shape == (3, 4, 2)
+    torch.testing.assert_close(joint.log_prob(actions), single.log_prob(actions).sum(-1))
 
 
 def test_initialisations():
