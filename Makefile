@@ -73,6 +73,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt setup.py
 	  echo "  do:    install one (Debian, Ubuntu: apt install python3.11 python3.11-venv), or name it: make PYTHON=/path/to/python" >&2; \
 	  exit 1; \
 	fi
+	@echo "installing packages: several minutes, most of them for torch"
 	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e ".[dev,box2d,minigrid]"
 	@touch $@
 

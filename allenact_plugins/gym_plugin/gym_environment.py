@@ -10,7 +10,14 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium.envs.registration import EnvSpec, load_env_creator
-from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
+from gymnasium.wrappers import (
+    ClipAction,
+    FlattenObservation,
+    OrderEnforcing,
+    PassiveEnvChecker,
+    RescaleAction,
+    TimeLimit,
+)
 
 from allenact.errors import (
     ExperimentConfigError,
@@ -39,6 +46,8 @@ _MODE_ON_DEMAND = ("LunarLander-v3", "LunarLanderContinuous-v3")
 that look at the mode only when they step or draw. The motion is the same with and without."""
 
 _STATELESS_WRAPPERS = (TimeLimit, OrderEnforcing, PassiveEnvChecker)
+_TRANSLATING_WRAPPERS = (ClipAction, FlattenObservation, RescaleAction)
+"""Wrappers that change actions or observations, and remember nothing."""
 
 
 class GymEnvironment:
@@ -167,6 +176,13 @@ class GymEnvironment:
         plain = all(type(wrapper) in _STATELESS_WRAPPERS for wrapper in wrappers)
         return innermost if plain and isinstance(innermost, MuJoCoEnv) else None
 
+    def _saveable_env(self) -> Any:
+        """Returns the environment itself if it can say and take over its state and no wrapper has more, else None."""
+        *wrappers, innermost = self._layers()
+        if any(type(wrapper) not in _STATELESS_WRAPPERS + _TRANSLATING_WRAPPERS for wrapper in wrappers):
+            return None
+        return innermost if hasattr(innermost, "state_dict") and hasattr(innermost, "load_state_dict") else None
+
     def synchronise(
         self, observation: Any, elapsed_steps: int, terminated: bool = False, truncated: bool = False
     ) -> None:
@@ -182,8 +198,12 @@ class GymEnvironment:
                 layer._has_reset = True
 
     def state_dict(self) -> dict[str, Any] | None:
-        """Returns all that decides the rest of this episode, or None if this environment cannot be saved."""
-        env = self.mujoco_env
+        """Returns all that decides the rest of this episode, or None if this environment cannot be saved.
+
+        The MuJoCo -v2 tasks can, and environments that offer the same two methods: `state_dict()`, which returns
+        numbers, strings, arrays, and lists and dicts of these, and `load_state_dict(state)`.
+        """
+        env = self._saveable_env()
         if env is None or self._initial_observation is None:
             return None
         return {
@@ -196,11 +216,11 @@ class GymEnvironment:
 
     def load_state_dict(self, state: dict[str, Any], elapsed_steps: int) -> None:
         """Restores what `state_dict` returned, in an episode that is `elapsed_steps` steps old."""
-        env = self.mujoco_env
+        env = self._saveable_env()
         if env is None:
             raise ExperimentConfigError(
                 "this environment cannot be restored from a saved state.",
-                given=f"{self.env}; the state is that of a MuJoCo -v2 task",
+                given=f"{self.env}, without state_dict and load_state_dict",
                 do="resume with the environment the state was saved with.",
             )
         env.load_state_dict(state["env"])

@@ -217,8 +217,8 @@ class GymTaskSampler(TaskSampler):
     def state_dict(self, task: Any) -> dict[str, Any] | None:
         """Returns everything needed to continue `task` and to draw the next ones.
 
-        None for environments other than the MuJoCo `-v2` tasks, which cannot be saved, and for task classes that
-        may hold more than `GymTask.state_dict` knows of.
+        None for environments that cannot be saved (`GymEnvironment.state_dict` says which can), and for task classes
+        that may hold more than `GymTask.state_dict` knows of.
         """
         if not isinstance(task, GymTask) or not _is_saveable(type(task)):
             return None
@@ -261,7 +261,7 @@ class GymTaskSampler(TaskSampler):
 
 
 def _is_saveable(task_class: type[GymTask]) -> bool:
-    return task_class is GymContinuousTask or task_class.state_dict is not GymTask.state_dict
+    return task_class in (GymContinuousTask, GymDiscreteTask) or task_class.state_dict is not GymTask.state_dict
 
 
 _warned_of: set[str] = set()  # arguments already warned of in this process

@@ -59,8 +59,10 @@ it knows of AllenAct. Four things deserve attention.
 - `render` returns a picture, an array [height, width, 3] of bytes, if `render_mode` is "rgb_array". Videos need it,
   training does not.
 
-Two things are optional. What `metrics()` returns at the end of an episode is logged under these names, and
-`was_successful` decides what counts as a success; without it, a positive return does.
+Three things are optional. What `metrics()` returns at the end of an episode is logged under these names.
+`was_successful` decides what counts as a success; without it, a positive return does. And `state_dict` and
+`load_state_dict` say all that decides the rest of an episode, and take it over: with them a run that is resumed equals
+one that was never interrupted. Without them its episodes begin anew, and the log says so.
 """
 
 
@@ -124,6 +126,14 @@ class AppleField(gymnasium.Env[np.ndarray, int]):
     def was_successful(self) -> bool:
         """Whether ten apples were caught."""
         return self.num_caught >= 10
+
+    def state_dict(self) -> dict[str, Any]:
+        names = ("basket", "apple", "wind", "steps_to_ground", "num_caught", "num_moves", "num_steps")
+        return {"generator": self.np_random.bit_generator.state, **{name: getattr(self, name) for name in names}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.np_random.bit_generator.state = state["generator"]
+        vars(self).update({name: value for name, value in state.items() if name != "generator"})
 
     def _next_apple(self) -> None:
         self.steps_to_ground = 25
@@ -327,7 +337,7 @@ else. [What each number means](../metrics.md).
 ## Is it right?
 
 Before a long training, ask gymnasium whether your class is an environment, and the framework whether its episodes are
-tasks: same seed, same episode; observations that fit their space; pictures of one size.
+tasks: same seed, same episode; observations that fit their space; a state that brings the same rest of the episode.
 
     from gymnasium.utils.env_checker import check_env
     from allenact.testing.contracts import check_task_sampler
@@ -360,6 +370,4 @@ the range is another one, wrappers stretch and clip, as for Pendulum's -2 to 2:
 **Observations that are not vectors.** `additional_wrappers=(FlattenObservation.wrapper_spec(),)` makes one vector of
 numbered states, tuples and dicts. Pictures stay bytes; `MiniGridSimpleConvRNN` and `RNNActorCritic` are models to start
 from, for pictures and for memory.
-
-**Exact resumption.** `--resume` begins the episodes of such an environment anew, and says so. All else goes on.
 """

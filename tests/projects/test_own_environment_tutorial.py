@@ -49,6 +49,19 @@ def test_following_the_apple_catches_all_until_the_time_is_up():
     assert task.was_truncated()
 
 
+def test_an_episode_is_saved_and_goes_on():
+    sampler, other = evaluation_sampler(), evaluation_sampler()
+    task = sampler.next_task()
+    for step in range(40):
+        task.step(step % 3)
+        if task.is_done():
+            task = sampler.next_task()
+    again = other.load_state_dict(sampler.state_dict(task))
+    while not task.is_done():
+        assert task.step(2).observation["field"].tolist() == again.step(2).observation["field"].tolist()
+    assert again.metrics() == task.metrics()
+
+
 def test_standing_still_ends_with_the_first_apple_that_is_missed():
     task = evaluation_sampler().next_task()
     while not task.is_done():

@@ -190,7 +190,49 @@ def test_a_wrapped_environment_is_not_taken_for_ours():
     env.env = gymnasium.wrappers.ClipAction(env.env)
     env.reset(seed=0)
     assert env.mujoco_env is None
-    assert env.state_dict() is None
+
+
+class Counter(gymnasium.Env):
+    """Counts its steps, by what the action says, and can be saved."""
+
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (1,), np.float32)
+    action_space = gymnasium.spaces.Box(-2, 2, (1,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.count = 0.0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.count += float(action[0])
+        return np.array([self.count], np.float32), 0.0, False, False, {}
+
+    def state_dict(self):
+        return {"count": self.count}
+
+    def load_state_dict(self, state):
+        self.count = state["count"]
+
+
+def test_an_environment_that_can_say_its_state_is_saved():
+    stretch = gymnasium.wrappers.RescaleAction.wrapper_spec(
+        min_action=np.array([-1], np.float32), max_action=np.array([1], np.float32)
+    )
+    gymnasium.register("Counter-v0", entry_point=Counter, max_episode_steps=5, additional_wrappers=(stretch,))
+    try:
+        env, restored = GymEnvironment("Counter-v0"), GymEnvironment("Counter-v0")
+    finally:
+        del gymnasium.registry["Counter-v0"]
+    assert env.state_dict() is None, "before its first reset"
+    env.reset(seed=0)
+    for _ in range(3):
+        env.step(np.ones(1, np.float32))
+    restored.load_state_dict(env.state_dict(), elapsed_steps=3)
+    assert restored.current_observation == 6
+    assert [restored.step(np.ones(1, np.float32))[::2] for _ in range(2)] == [(8, False), (10, True)]
+
+    env.env = gymnasium.wrappers.NormalizeReward(env.env)
+    assert env.state_dict() is None, "the wrapper has a state of its own"
 
 
 def test_lunar_lander_makes_no_sparks_before_it_is_drawn():
