@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from allenact.errors import NonFiniteError
+
 
 class RunningMoments(nn.Module):
     """Mean and variance, entry by entry, of all rows that `update` was given.
@@ -16,6 +18,7 @@ class RunningMoments(nn.Module):
 
     Args:
         size: number of entries of a row, S.
+        what: the rows are, for the error of `update`.
 
     Attributes:
         count: [] rows so far.
@@ -27,8 +30,9 @@ class RunningMoments(nn.Module):
     mean: torch.Tensor
     variance: torch.Tensor
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, what: str = "rows") -> None:
         super().__init__()
+        self.what = what
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
         self.register_buffer("mean", torch.zeros(size, dtype=torch.float64))
         self.register_buffer("variance", torch.ones(size, dtype=torch.float64))
@@ -43,6 +47,9 @@ class RunningMoments(nn.Module):
             rows: [..., S] of this worker.
             sum_over_workers: returns the sum of a tensor over all workers (two calls), so that all have the same
                 moments afterwards.
+
+        Raises:
+            NonFiniteError: an entry is NaN or infinite, or too large to be squared; the moments stay as they were.
         """
         rows = rows.reshape(-1, len(self.mean)).double()  # [B, S]
         sums = torch.cat((rows.sum(0), rows.new_tensor([len(rows)])))  # [S + 1]
@@ -54,6 +61,13 @@ class RunningMoments(nn.Module):
         squares = sum_over_workers((rows - mean).square().sum(0))  # [S]
         total, difference = self.count + count, mean - self.mean
         squares += self.variance * self.count + difference.square() * (self.count * count / total)
+        if not torch.isfinite(squares).all():  # so is every row, else; and nothing would ever heal the moments
+            bad = (~torch.isfinite(squares)).nonzero().flatten().tolist()
+            raise NonFiniteError(
+                f"{self.what} cannot be normalised: there is NaN, infinity or too large a number among them.",
+                f"entries {bad[:5]} of {len(self.mean)}, in {int(count)} rows",
+                "look at what the environment's step() returns: observations and rewards.",
+            )
         self.mean += difference * (count / total)
         self.variance.copy_(squares / total)
         self.count.copy_(total)

@@ -123,8 +123,10 @@ class NormalizedActorCritic(ActorCriticModel[GaussianDistr]):
         self.value_head = nn.Linear(features, 1)
         log_std = torch.full((action_size,), float(initial_log_std))  # [A]
         self.log_std = nn.Parameter(log_std, requires_grad=learn_std)
-        self.observation_moments = RunningMoments(observation_size) if normalize_observations else None
-        self.return_moments = RunningMoments(1) if normalize_returns else None
+        self.observation_moments: RunningMoments | None = None
+        if normalize_observations:
+            self.observation_moments = RunningMoments(observation_size, f'observations of sensor "{input_uuid}"')
+        self.return_moments = RunningMoments(1, "returns") if normalize_returns else None
         self._initialise(initialisation)
 
     def _initialise(self, initialisation: str) -> None:
@@ -173,7 +175,11 @@ class NormalizedActorCritic(ActorCriticModel[GaussianDistr]):
         returns: torch.Tensor,
         sum_over_workers: Callable[[torch.Tensor], torch.Tensor],
     ) -> None:
-        """Takes the observations and returns of a rollout into the running moments."""
+        """Takes the observations and returns of a rollout into the running moments.
+
+        Raises:
+            NonFiniteError: one of them is NaN or infinite.
+        """
         if self.observation_moments is not None:
             rows: Any = observations[self.input_uuid]  # [T, N, O]
             self.observation_moments.update(rows, sum_over_workers)

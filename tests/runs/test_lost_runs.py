@@ -258,3 +258,30 @@ def test_weights_that_are_not_finite_are_never_saved(train, monkeypatch, tmp_pat
     with pytest.raises(NonFiniteError, match="holds NaN or infinity"):
         train(ToyExperiment())
     assert not list(tmp_path.glob("run1/*"))
+
+
+class PoisonedModel(LinearActorCritic):
+    """Keeps statistics that become NaN, and a mask of infinities, which may be meant."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.register_buffer("statistics", torch.zeros(3))
+        self.register_buffer("mask", torch.full((2,), -torch.inf))
+        self.rollouts = 0
+
+    def update_statistics(self, observations, returns, sum_over_workers):
+        self.rollouts += 1
+        if self.rollouts == 3:
+            self.statistics[1] = torch.nan
+
+
+class PoisonedToy(ToyExperiment):
+    def create_model(self, **kwargs):
+        return PoisonedModel("toy", self.action_space, SensorSuite(self.sensors).observation_spaces)
+
+
+def test_statistics_that_are_not_finite_are_never_saved(train, tmp_path):
+    with pytest.raises(NonFiniteError, match='buffer "statistics" holds NaN'):
+        train(PoisonedToy())
+    (left,) = tmp_path.glob("run1/*")
+    assert load_checkpoint(left).total_steps == 64

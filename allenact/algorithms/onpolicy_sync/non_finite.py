@@ -23,9 +23,9 @@ def explain_non_finite(observations: dict[str, Any], model: torch.nn.Module, sym
     blamed = _bad_observation(observations)
     if blamed is not None:
         return blamed
-    for name, parameter in model.named_parameters():
-        if not torch.isfinite(parameter).all():
-            return _bad_parameter(name, symptom.splitlines()[0])
+    blamed = _bad_tensor(model, symptom.splitlines()[0])
+    if blamed is not None:
+        return blamed
     return RunError("the model failed.", symptom, "look at its forward(): observations and parameters are finite.")
 
 
@@ -72,20 +72,30 @@ def require_finite_rewards(rewards: np.ndarray, row: int) -> None:
         )
 
 
-def require_finite_parameters(model: torch.nn.Module, when: str) -> None:
+def require_finite_model(model: torch.nn.Module, when: str) -> None:
     """Checks a model that is about to be saved.
 
     Raises:
-        NonFiniteError: a parameter is NaN or infinite.
+        NonFiniteError: a parameter is NaN or infinite, or a buffer NaN.
     """
+    blamed = _bad_tensor(model, when)
+    if blamed is not None:
+        raise blamed
+
+
+def _bad_tensor(model: torch.nn.Module, given: str) -> NonFiniteError | None:
     for name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
-            raise _bad_parameter(name, when)
-
-
-def _bad_parameter(name: str, given: str) -> NonFiniteError:
-    return NonFiniteError(
-        f'the model\'s parameter "{name}" holds NaN or infinity.',
-        given,
-        "lower the learning rate or clip the gradient; the last checkpoint holds finite weights.",
-    )
+            return NonFiniteError(
+                f'the model\'s parameter "{name}" holds NaN or infinity.',
+                given,
+                "lower the learning rate or clip the gradient; the last checkpoint holds finite weights.",
+            )
+    for name, buffer in model.named_buffers():
+        if torch.isnan(buffer).any():  # infinities may be meant, in a mask for example
+            return NonFiniteError(
+                f'the model\'s buffer "{name}" holds NaN.',
+                given,
+                "look at what the model computes it from; the last checkpoint holds none.",
+            )
+    return None

@@ -14,7 +14,7 @@ from allenact.algorithms.onpolicy_sync.checkpointing import (
     load_scheduler_state,
     scheduler_state,
 )
-from allenact.algorithms.onpolicy_sync.non_finite import require_finite_parameters
+from allenact.algorithms.onpolicy_sync.non_finite import require_finite_model
 from allenact.algorithms.onpolicy_sync.storage import StreamingStorageMixin
 from allenact.base_abstractions.memory import Memory
 from allenact.errors import CheckpointError, RunError
@@ -121,13 +121,13 @@ def save_boundary(trainer: OnPolicyTrainer, store: CheckpointStore, is_last: boo
         The file, None if it could not be written.
 
     Raises:
-        NonFiniteError: the model's parameters are NaN or infinite.
+        NonFiniteError: the model's parameters or buffers are NaN or infinite.
         RunError: the last checkpoint cannot be written.
     """
     boundary = trainer.boundary or Boundary.of(trainer)
     path = store.path(boundary.stage_index, boundary.total_steps)
     if boundary.weights is None:
-        require_finite_parameters(trainer.actor_critic, f"after {boundary.total_steps:,} environment steps")
+        require_finite_model(trainer.actor_critic, f"after {boundary.total_steps:,} environment steps")
     trainer.last_save = boundary.total_steps
     try:
         store.save(capture_state(trainer, boundary), path)

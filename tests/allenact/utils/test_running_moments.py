@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from allenact.errors import NonFiniteError
 from allenact.utils.running_moments import RunningMoments
 
 
@@ -59,3 +60,15 @@ def test_normalising():
     torch.testing.assert_close(moments(x), torch.tensor([[-1.0, 0.0], [1.0, 0.0]]), atol=1e-4, rtol=0)
     moments.update(x[:0])
     assert moments.count.item() == 2
+
+
+@pytest.mark.parametrize("poison", [float("inf"), float("-inf"), float("nan"), 1e200])
+def test_what_is_not_finite_is_named_and_changes_nothing(poison):
+    moments = RunningMoments(3, 'observations of sensor "camera"')
+    moments.update(torch.randn(4, 2, 3))
+    before = {name: value.clone() for name, value in moments.state_dict().items()}
+    rows = torch.randn(4, 2, 3, dtype=torch.float64)
+    rows[1, 0, 2] = poison
+    with pytest.raises(NonFiniteError, match=r'"camera" cannot be normalised(.|\n)*entries \[2\] of 3, in 8 rows'):
+        moments.update(rows)
+    assert all(torch.equal(value, before[name]) for name, value in moments.state_dict().items())

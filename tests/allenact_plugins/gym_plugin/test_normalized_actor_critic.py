@@ -7,7 +7,7 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Dict, Discrete
 
-from allenact.errors import ExperimentConfigError, SpaceMismatchError
+from allenact.errors import ExperimentConfigError, NonFiniteError, SpaceMismatchError
 from allenact_plugins.gym_plugin.gym_distributions import ActionNoise, GaussianDistr, JointGaussianDistr
 from allenact_plugins.gym_plugin.normalized_actor_critic import ACTIVATIONS, NormalizedActorCritic
 
@@ -105,6 +105,17 @@ def test_statistics_are_saved_and_stand_still_when_it_only_runs():
     other.load_state_dict(state)
     states = torch.randn(3, 2, 5)
     assert torch.equal(call(net, states).values, call(other, states).values)
+
+
+def test_the_statistics_take_nothing_that_is_infinite():
+    net, states, returns = model(), torch.randn(20, 2, 5), torch.randn(20, 2, 1)
+    states[3, 1, 4] = returns[5, 0] = math.inf
+    assert torch.isfinite(call(net, states).values).all(), "the clipping hides it"
+    with pytest.raises(NonFiniteError, match=r'sensor "state" cannot be normalised(.|\n)*entries \[4\] of 5'):
+        show(net, states, torch.zeros(20, 2, 1))
+    with pytest.raises(NonFiniteError, match="returns cannot be normalised"):
+        show(net, torch.zeros(20, 2, 5), returns)
+    assert all(torch.isfinite(value).all() for value in net.state_dict().values())
 
 
 def test_the_standard_deviation_is_learned_within_bounds():
