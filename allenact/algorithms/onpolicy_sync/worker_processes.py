@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from allenact.algorithms.onpolicy_sync.engine import OnPolicyTrainer
 
 STOP_GRACE_S = 7.0  # how long workers may take to save and leave
+_ORPHAN_GRACE_S = 4.0  # the same if the runner is dead: sampler processes, which end with their worker, need time, too
 DUMP_TRACEBACK_SIGNAL = signal.SIGUSR1
 _DUMP_TIME_S = 0.5  # how long a worker may take to print where it hangs
 _STATUS_INTERVAL_S = 0.5  # how often a test worker says how far it is
@@ -233,9 +234,9 @@ def _report_failure(pipe: Connection, error: BaseException) -> None:
 
 
 def _leave() -> None:
-    """Ends this process, within the time that a run may take to end, so that nothing is left behind by the runner."""
+    """Ends this process, so that nothing is left behind by a runner that was killed."""
     os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(STOP_GRACE_S - 1.0)  # sampler processes, which end with this one, take the rest
+    time.sleep(_ORPHAN_GRACE_S)
     os._exit(1)
 
 
