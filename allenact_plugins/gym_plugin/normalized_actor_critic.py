@@ -68,7 +68,7 @@ class NormalizedActorCritic(ActorCriticModel[GaussianDistr]):
         joint: one probability for each action; False: one for each of its entries, so that PPO has a ratio for each.
         initial_log_std: of every entry of the action.
         learn_std: whether it changes in training.
-        log_std_range: the standard deviation stays within.
+        log_std_range: bounds of that logarithm, whatever the parameter is.
         normalize_observations: whether the networks see observations of mean 0 and variance 1.
         observation_clip: how many standard deviations from the mean they see at most.
         normalize_returns: whether values are predicted as described above.
@@ -77,7 +77,8 @@ class NormalizedActorCritic(ActorCriticModel[GaussianDistr]):
 
     Raises:
         SpaceMismatchError: observation or action is not a vector.
-        ExperimentConfigError: there is no such activation or initialisation.
+        ExperimentConfigError: there is no such activation or initialisation, or the standard deviation would begin
+            out of its range.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class NormalizedActorCritic(ActorCriticModel[GaussianDistr]):
         super().__init__(action_space, observation_space)
         _check_choice("activation", activation, tuple(ACTIVATIONS))
         _check_choice("initialisation", initialisation, INITIALISATIONS)
+        _check_log_std(initial_log_std, log_std_range)
         self.input_uuid = input_uuid
         model = type(self).__name__
         observation_size, action_size = vector_sizes(input_uuid, action_space, observation_space, model)
@@ -165,8 +167,13 @@ class NormalizedActorCritic(ActorCriticModel[GaussianDistr]):
         return ActorCriticOutput(policy, values, extras), None
 
     def std(self) -> torch.Tensor:
-        """Returns the standard deviation of the action, [A]."""
-        return self.log_std.clamp(*self.log_std_range).exp()
+        """Returns the standard deviation of the action, [A].
+
+        Its logarithm is clamped, and the gradient goes past the clamp (a straight-through estimator; Bengio et al.,
+        2013): otherwise nothing would bring back a parameter that a step has taken over a bound.
+        """
+        within = self.log_std.detach().clamp(*self.log_std_range)  # [A]
+        return (within + (self.log_std - self.log_std.detach())).exp()
 
     @torch.no_grad()
     def update_statistics(
@@ -234,4 +241,14 @@ def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
             f'there is no {name} called "{value}".',
             given=f'{name}="{value}"',
             do=did_you_mean(value, choices) or f"use one of {', '.join(choices)}.",
+        )
+
+
+def _check_log_std(initial: float, bounds: Sequence[float]) -> None:
+    low, high = bounds
+    if not low <= initial <= high:
+        raise ExperimentConfigError(
+            "the standard deviation of the actions would begin out of its range.",
+            given=f"initial_log_std={initial}, log_std_range=({low}, {high})",
+            do="choose a logarithm within the range, or a wider range.",
         )

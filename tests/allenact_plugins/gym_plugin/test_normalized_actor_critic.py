@@ -118,11 +118,23 @@ def test_the_statistics_take_nothing_that_is_infinite():
     assert all(torch.isfinite(value).all() for value in net.state_dict().values())
 
 
-def test_the_standard_deviation_is_learned_within_bounds():
-    net = model(initial_log_std=3.0, log_std_range=[-1, 0.5])
-    assert net.log_std.requires_grad
-    distribution = call(net, torch.zeros(1, 1, 5)).distributions
-    torch.testing.assert_close(distribution.stddev, torch.full((1, 1, 2), math.exp(0.5)))
+@pytest.mark.parametrize(("over", "bound", "direction"), [(1.5, 0.5, 1), (-3.0, -1.0, -1)])
+def test_the_standard_deviation_stays_within_bounds_and_comes_back(over, bound, direction):
+    net = model(initial_log_std=-0.5, log_std_range=[-1, 0.5])
+    states = torch.zeros(1, 1, 5)
+    inside = call(net, states).distributions.stddev
+    assert torch.equal(inside, net.log_std.exp().expand(1, 1, 2)), "within the bounds nothing is changed, to the bit"
+    optimizer = torch.optim.SGD([net.log_std], lr=0.1)
+    net.log_std.data.fill_(over)  # a step has gone too far
+    for _ in range(30):
+        stddev = call(net, states).distributions.stddev
+        if net.log_std[0] * direction > bound * direction:
+            assert torch.equal(stddev, torch.full((2,), bound).exp().expand(1, 1, 2))
+        optimizer.zero_grad()
+        (direction * stddev.log().sum()).backward()
+        optimizer.step()
+    assert (net.log_std * direction < bound * direction).all()
+    assert (call(net, states).distributions.stddev.log() * direction < bound * direction).all()
 
 
 def test_the_standard_deviation_can_stand_still():
@@ -159,6 +171,9 @@ def test_what_it_refuses():
         model(activation="tahn")
     with pytest.raises(ExperimentConfigError, match='did you mean "orthogonal"'):
         model(initialisation="ortogonal")
+    for initial in (-5.1, 2.1, math.nan):
+        with pytest.raises(ExperimentConfigError, match=r"out of its range(.|\n)*log_std_range=\(-5.0, 2.0\)"):
+            model(initial_log_std=initial)
     with pytest.raises(SpaceMismatchError, match=r"(?s)one of 3 choices.*CategoricalDistr"):
         NormalizedActorCritic("state", Discrete(3), OBSERVATIONS)
     with pytest.raises(SpaceMismatchError, match='did you mean "state"'):
