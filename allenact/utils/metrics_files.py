@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -181,8 +182,10 @@ def _read(file: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _first_steps(rows: Iterable[dict[str, Any]]) -> int:
-    return min((row["training_steps"] for row in rows if row["mode"] == "train"), default=0)
+def _first_steps(rows: Sequence[dict[str, Any]]) -> int:
+    """Returns the steps of the first training log; of the first row if a part has only validated."""
+    steps = [row["training_steps"] for row in rows if row["mode"] == "train"]
+    return min(steps or [row["training_steps"] for row in rows])
 
 
 def _join(parts: Sequence[list[dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -191,13 +194,18 @@ def _join(parts: Sequence[list[dict[str, Any]]]) -> list[dict[str, Any]]:
     seconds = 0.0
     for rows in parts:
         first = _first_steps(rows)
-        if any(row["mode"] == "train" for row in rows):  # else it validated, and was stopped before it logged more
-            joined = [row for row in joined if row["training_steps"] < first]
+        again = {mode: min(row["training_steps"] for row in rows if row["mode"] == mode) for mode in _modes(rows)}
+        trained_again = again.get("train", inf)  # nowhere, if it validated and was stopped before it logged more
+        joined = [row for row in joined if row["training_steps"] < min(trained_again, again.get(row["mode"], inf))]
         steps = max((row["training_steps"] for row in joined if row["mode"] == "train"), default=0)
         start = rows[0]["wall_time"] - _seconds_to_first_log(rows, first - steps)
         joined += [{**row, "seconds": seconds + row.get("elapsed_time", row["wall_time"] - start)} for row in rows]
         seconds = joined[-1]["seconds"]
     return joined
+
+
+def _modes(rows: Sequence[dict[str, Any]]) -> set[str]:
+    return {row["mode"] for row in rows}
 
 
 def _parts(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:

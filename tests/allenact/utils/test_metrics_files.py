@@ -55,6 +55,25 @@ def test_a_resumed_run_that_has_only_validated_so_far_keeps_what_was_logged_befo
     assert run.series("reward", "valid") == Series([120], [55.0], [7.0])
 
 
+@pytest.mark.parametrize("more", [[], [("train", 154, 9009.0, 9.0, 3.0)]])
+def test_a_part_in_a_file_of_its_own_that_has_only_validated_belongs_to_its_run(more, tmp_path):
+    before = [("train", 50, 1010.0, 10.0, 1.0), ("train", 100, 1020.0, 20.0, 2.0), ("valid", 100, 1021.0, 21.0, 7.0)]
+    write(tmp_path, "2026-01-01_00-00-00", before)
+    write(tmp_path, "2026-01-01_01-00-00", [("valid", 100, 5001.0, 1.0, 7.5), ("valid", 104, 5005.0, 5.0, 8.0)])
+    if more:
+        write(tmp_path, "2026-01-01_02-00-00", more)
+    run = read_run(tmp_path)
+    times = [10.0, 20.0, *(35.0 for _ in more)]
+    assert run.series("reward") == Series([50, 100, 154][: len(times)], times, [1.0, 2.0, 3.0][: len(times)])
+    assert run.series("reward", "valid") == Series([100, 104], [22.0, 26.0], [7.5, 8.0])
+
+
+def test_a_run_that_begins_by_validating_its_first_weights_is_another_run(tmp_path):
+    for day in (1, 2):
+        write(tmp_path, f"2026-01-0{day}_00-00-00", [("valid", 0, 1.0, 1.0, 0.0), ("train", 100, 10.0, 10.0, 0.0)])
+    assert len(read_runs(tmp_path)) == 2
+
+
 def test_files_without_elapsed_time_begin_at_the_pace_that_follows(tmp_path):
     write(tmp_path, "2026-01-01_00-00-00", [("train", step, 500 + step / 10, None, 0.0) for step in (100, 200, 300)])
     write(tmp_path, "2026-01-02_00-00-00", [("train", step, 9000 + step / 5, None, 0.0) for step in (400, 500)])
