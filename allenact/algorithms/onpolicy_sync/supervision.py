@@ -264,6 +264,8 @@ def _answers(
             index = working[ready]
             message = testers[index].receive()
             if isinstance(message, Failed):
+                if message.silently and stop_requested():  # the signal was for the whole group
+                    raise KeyboardInterrupt
                 raise message.error
             if not isinstance(message, (last, EvaluationStatus)):
                 raise TypeError(f"the {testers[index].name} process sent {message!r} where a {last.__name__} was due")

@@ -315,3 +315,23 @@ def test_a_failing_tester_ends_the_test(workers):
 def test_a_test_can_be_stopped(workers):
     with pytest.raises(KeyboardInterrupt):
         evaluate_on([workers()], "a.pt", lambda: True)
+
+
+def test_a_signal_to_the_whole_group_stops_a_test(workers):
+    """The worker is gone before it is asked to stop; that is no failure."""
+    tester = workers(exit_code=255)
+    answers = iter([False])  # when the wait begins
+
+    def stopped():
+        tester.end.close()
+        return next(answers, True)
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_on([tester], "a.pt", stopped)
+
+
+def test_a_tester_that_dies_by_itself_ends_the_test(workers):
+    tester = workers(exit_code=-9)
+    tester.end.close()
+    with pytest.raises(WorkerError, match="died"):
+        evaluate_on([tester], "a.pt", never)
