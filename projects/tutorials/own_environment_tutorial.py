@@ -3,7 +3,7 @@ r"""An environment of your own.
 Apples fall into a field, one after the other, and a basket at the bottom is to catch them. The episode ends with
 the first apple that is missed. The environment is defined in this file, so is the model, and the experiment beside
 them: everything that you need to train something new, in one file that you can copy and change. A basket that
-catches nearly everything takes a minute on one core.
+catches everything takes less than a minute on one core.
 
 ## The three commands
 
@@ -330,7 +330,16 @@ class OwnEnvironmentTutorialExperimentConfig(ExperimentConfig):
 """
 ## What to expect
 
-`valid-metrics/apples` rises from less than 1 to 20, which is as many as fall in 500 steps.
+In 500 steps 20 apples fall. `valid-metrics/apples`, the mean over 20 episodes, was, for the seeds 0, 1 and 2:
+
+| environment steps | apples caught |
+|---|---|
+| 40,960 | 5.4, 3.1, 8.8 |
+| 81,920 | 20.0, 16.3, 15.6 |
+| 122,880 | 20.0, 20.0, 19.6 |
+| 200,704 | 20.0, 20.0, 20.0 |
+
+It took 14 to 16 seconds of one core, not counting validation, which has a process of its own.
 `train-metrics/reward` is lower than `valid-metrics/reward`, because in training the basket now and then tries something
 else. [What each number means](../metrics.md).
 

@@ -311,6 +311,7 @@ def evaluation_worker(pipe: Connection, **kwargs: Any) -> None:
     from allenact.algorithms.onpolicy_sync.engine import OnPolicyInference
 
     def stop(signal_number: int, frame: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would interrupt the way out
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)
