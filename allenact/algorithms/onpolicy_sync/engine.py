@@ -20,10 +20,11 @@ from allenact.algorithms.onpolicy_sync.engine_base import (
 )
 from allenact.algorithms.onpolicy_sync.inference_engine import OnPolicyInference
 from allenact.algorithms.onpolicy_sync.non_finite import require_finite_observations
+from allenact.algorithms.onpolicy_sync.policy import keeps_statistics
 from allenact.algorithms.onpolicy_sync.resume import Boundary, reseed, restore_state, save_boundary
 from allenact.algorithms.onpolicy_sync.rollout_engine import RolloutEngine
 from allenact.algorithms.onpolicy_sync.startup_checks import describe_training
-from allenact.algorithms.onpolicy_sync.storage import RolloutBlockStorage
+from allenact.algorithms.onpolicy_sync.storage import RolloutBlockStorage, RolloutStorage
 from allenact.algorithms.onpolicy_sync.tracking import LogPackage, metric_means
 from allenact.algorithms.onpolicy_sync.update import PolicyUpdater, set_learning_rate, use_fused_kernels
 from allenact.errors import TaskWorkerError
@@ -95,7 +96,7 @@ class OnPolicyTrainer(RolloutEngine):
         self.timer = Timer()
         self.prepared = self._reported = False
         self.last_save = self.last_log = 0  # environment steps at which a checkpoint or a package was last written
-        self.warned_about_unsaved_state = False
+        self.warned_about_unsaved_state = self.warned_about_statistics = False
 
     def prepare(self, checkpoint_file_name: str | None = None, restart_pipeline: bool = False) -> None:
         """Loads a checkpoint, if there is one, and starts the task samplers.
@@ -224,9 +225,17 @@ class OnPolicyTrainer(RolloutEngine):
     def update_statistics(self, storages: dict[str, ExperienceStorage]) -> None:
         """Shows the model the whole rollout, for the running statistics that it may keep."""
         storage = storages.get(self.training_pipeline.rollout_storage_uuid or "")
-        if isinstance(storage, RolloutBlockStorage):
-            rows = storage.rows_for_model()
-            self.actor_critic.update_statistics(rows["observations"], storage.returns[:-1], self.workers.sum)
+        if not isinstance(storage, RolloutStorage) or not keeps_statistics(self.actor_critic):
+            return
+        rollout = storage.for_statistics()
+        if rollout is not None:
+            self.actor_critic.update_statistics(*rollout, self.workers.sum)
+        elif not self.warned_about_statistics:
+            self.warned_about_statistics = True
+            get_logger().warning(
+                f"{type(self.actor_critic).__name__} keeps running statistics, but {type(storage).__name__} does not"
+                " say what was collected: they stay as they are. Implement its for_statistics()."
+            )
 
     def count_steps(self, stage: PipelineStage, steps: int) -> None:
         """Adds the steps that all workers took in this rollout to the counters of pipeline and stage."""

@@ -153,6 +153,12 @@ class ActorCriticModel(Generic[DistributionType], nn.Module, abc.ABC):
         """
 
 
+def keeps_statistics(model: nn.Module) -> bool:
+    """Whether the model has an `update_statistics` that does something."""
+    nothing = ActorCriticModel.update_statistics
+    return getattr(type(model), "update_statistics", nothing) is not nothing
+
+
 class LinearActorCriticHead(nn.Module):
     """One linear layer for policy and value.
 

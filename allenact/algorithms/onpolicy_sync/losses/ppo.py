@@ -148,7 +148,8 @@ def value_loss(batch: ObservationType, output: ActorCriticOutput[Any], clip: flo
     Returns:
         A tensor without dimensions.
     """
-    values, scale = output.values, output.extras.get("value_scale")
+    values = output.values
+    scale = (output.extras or {}).get("value_scale")  # models written for AllenAct may give None
     returns, old_values = _tensor(batch, "returns"), _tensor(batch, "values")
     if scale is not None:
         values, returns, old_values = values / scale, returns / scale, old_values / scale  # [T, n, 1]

@@ -103,6 +103,16 @@ class RolloutStorage(ExperienceStorage):
     def sampler_select(self, keep_list: Sequence[int]) -> None:
         """Forgets all samplers except `keep_list`, when the others have no tasks left."""
 
+    def for_statistics(self) -> tuple[ObservationType, torch.Tensor] | None:
+        """Returns what a model's `update_statistics` takes; None, with a warning to those who need it: not supported.
+
+        Called after the updates with a rollout, before `after_updates`.
+
+        Returns:
+            The observations of the rollout, leaves [T, N, O...], and the targets of its values, [T, N, 1].
+        """
+        return None
+
     def reserve(self, num_steps: int) -> None:
         """Announces the length of the rollouts, so that memory can be set aside."""
 

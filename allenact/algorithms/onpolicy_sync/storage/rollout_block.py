@@ -296,6 +296,10 @@ class RolloutBlockStorage(RolloutBatches, RolloutStorage):
         self._targets = {"returns": returns, "advantages": advantages, "norm_advantages": normalised}
         self._groups.clear()
 
+    def for_statistics(self) -> tuple[ObservationType, torch.Tensor]:
+        """Returns the observations of the rollout, leaves [T, N, O...], and its returns, [T, N, 1]."""
+        return self.rows_for_model()["observations"], self.returns[:-1]
+
     def after_updates(self, **kwargs: Any) -> None:
         """Makes the newest observation, mask, previous action and recurrent state those of row 0."""
         self._groups.clear()

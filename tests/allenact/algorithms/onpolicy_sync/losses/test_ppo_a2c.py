@@ -68,6 +68,13 @@ def test_ppo_of_the_worked_example(single_element):
     assert loss.dim() == 0
 
 
+@pytest.mark.parametrize("loss", [PPO(**PPOConfig), PPOValue(0.1)])
+def test_a_model_may_have_no_extras(single_element, loss):
+    batch, out = single_element
+    total = loss.loss(0, batch, out)[0]
+    assert torch.equal(loss.loss(0, batch, out._replace(extras=None))[0], total)
+
+
 def test_ratios_are_reported_per_pass(single_element):
     batch, out = single_element
     _, _, ratios = PPO(**PPOConfig, show_ratios=True).loss(0, batch, out)
