@@ -1,4 +1,4 @@
-"""Running statistics of a model in training: which storages give them their numbers, and what is said if one does not."""
+"""Running statistics in training: which storages give them their numbers, and what is said if one does not."""
 
 import pytest
 import torch
