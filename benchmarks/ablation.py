@@ -4,7 +4,7 @@
     python -m benchmarks.ablation --only constant-rate wide-start
 
 Each variant is a result of `benchmarks.learning` and can be interrupted and started again like it; variants that have
-a result are not trained again.
+a result with these seeds and steps are not trained again.
 """
 
 from __future__ import annotations
@@ -72,19 +72,34 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
     options = parser.parse_args(args)
     for name in options.only:
-        if not (options.results / f"learning-ablation-{name}.json").exists():
+        if not is_done(name, options):
             learning.main(command(name, options))
+
+
+def keyword_arguments(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Returns the keyword arguments of a variant's experiment."""
+    return {"total_steps": options.steps, **VARIANTS[name].config_kwargs}
+
+
+def is_done(name: str, options: argparse.Namespace) -> bool:
+    """Whether there is a result of a variant with all seeds and steps asked for; it is written seed by seed."""
+    path = options.results / f"learning-ablation-{name}.json"
+    if not path.exists():
+        return False
+    result = json.loads(path.read_text())
+    seeds = [row["seed"] for row in result["rows"]]
+    return seeds == options.seeds and result["settings"]["config_kwargs"] == keyword_arguments(name, options)
 
 
 def command(name: str, options: argparse.Namespace) -> list[str]:
     """Returns the arguments with which `benchmarks.learning` trains and evaluates a variant."""
-    label, changed = VARIANTS[name]
-    kwargs = json.dumps({"total_steps": options.steps, **changed})
+    kwargs = json.dumps(keyword_arguments(name, options))
     seeds = [str(seed) for seed in options.seeds]
+    results = [] if options.results == RESULTS else ["--results", str(options.results)]
     return [
         *EXPERIMENT,
-        *("--name", f"ablation-{name}", "--label", label, "--config_kwargs", kwargs, "--seeds", *seeds),
-        *("--parallel", str(options.parallel), "--results", str(options.results)),
+        *("--name", f"ablation-{name}", "--label", VARIANTS[name].label, "--config_kwargs", kwargs, "--seeds", *seeds),
+        *("--parallel", str(options.parallel), *results),
     ]
 
 

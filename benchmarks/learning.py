@@ -4,8 +4,10 @@
     python -m benchmarks.learning gym_mujoco_tutorial -b projects/tutorials --name ant-tutorial --collect DIR DIR DIR
 
 Each seed is trained by the `allenact` command in a folder of its own below `--out`. Started again, the same command
-goes on from the newest checkpoints, so it can be interrupted at any time. With `--collect` nothing is trained: each
-folder is the output folder of one run, from wherever it was made.
+goes on from the newest checkpoints, so it can be interrupted at any time; with more `total_steps` among the keyword
+arguments it prolongs the runs. With `--collect` nothing is trained: each folder is the output folder of one run, from
+wherever it was made. Commit, machine and versions at the top of a result are those of its evaluation; how each seed was
+trained is in its row, under `trained`, as far as its folder knows.
 
 The curves are those of the metrics files: of training the mean return over the episodes of each log, with exploration;
 of validation that of each checkpoint, without. `seconds` is the time spent training until then, pauses not counted.
@@ -28,7 +30,9 @@ from pathlib import Path
 from typing import Any
 
 from allenact.algorithms.onpolicy_sync.checkpointing import find_checkpoints, load_checkpoint, step_from_checkpoint
+from allenact.utils.cores import usable_cores
 from allenact.utils.metrics_files import RunMetrics, read_run
+from benchmarks import made_by
 from benchmarks.common import RESULTS, ROOT, record, write_result
 from projects.gym_baselines.held_out import EPISODES, FIRST_SEED, evaluate_held_out
 
@@ -43,11 +47,9 @@ def main(args: Sequence[str] | None = None) -> None:
         out = (options.out or Path("experiment_output", "learning", options.name)).resolve()
         folders = [out / f"seed{seed}" for seed in options.seeds]
         train(options, dict(zip(options.seeds, folders, strict=True)))
-    settings = {
-        name: getattr(options, name)
-        for name in ("experiment", "base", "config_kwargs", "label", "parallel", "episodes", "first_seed")
-    }
-    result = record("learning", args, settings)
+    names = ["experiment", "base", "config_kwargs", "label", "episodes", "first_seed"]
+    names += [] if options.collect else ["flags", "parallel"]
+    result = record("learning", args, {name: getattr(options, name) for name in names})
     for folder in folders:
         result["rows"].append(row(folder, options))
         print(f"wrote {write_result(result, options.results, options.name)}", flush=True)
@@ -95,7 +97,7 @@ def train(options: argparse.Namespace, folders: dict[int, Path]) -> None:
             be resumed.
     """
     for seed, folder in folders.items():
-        claim(folder, json.dumps([options.experiment, options.config_kwargs, seed]))
+        made_by.claim(folder, options.experiment, options.config_kwargs, seed)
     waiting = [seed for seed, folder in folders.items() if not (folder / "finished").exists()]
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
     free = [cores[slot % len(cores)] for slot in range(options.parallel)]
@@ -104,7 +106,10 @@ def train(options: argparse.Namespace, folders: dict[int, Path]) -> None:
         while waiting or running:
             while waiting and free:
                 seed, core = waiting.pop(0), free.pop(0)
-                running[seed] = (start(options, seed, folders[seed], core if options.parallel > 1 else None), core)
+                own = core if options.parallel > 1 else None
+                command = ["allenact", *arguments(options, seed)]
+                made_by.begin_part(folders[seed], command, usable_cores() if own is None else 1)
+                running[seed] = (start(options, seed, folders[seed], own), core)
             time.sleep(POLL_S)
             for seed, (process, core) in list(running.items()):
                 if process.poll() is None:
@@ -123,23 +128,15 @@ def train(options: argparse.Namespace, folders: dict[int, Path]) -> None:
             process.wait(timeout=STOP_S)
 
 
-def claim(folder: Path, what: str) -> None:
-    """Notes in a folder what is trained there.
-
-    Raises:
-        RuntimeError: it is something else.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    note = folder / "made_by.json"
-    if note.exists() and note.read_text() != what:
-        raise RuntimeError(f"{folder} holds a run of {note.read_text()}, not of {what}: choose another --out")
-    note.write_text(what)
+def arguments(options: argparse.Namespace, seed: int) -> list[str]:
+    """Returns those of the `allenact` command that do not only say where things are."""
+    flags = [options.experiment, "-b", options.base, "-s", str(seed), "-e", "-i", *options.flags.split()]
+    return [*flags, "--config_kwargs", json.dumps(options.config_kwargs)]
 
 
 def start(options: argparse.Namespace, seed: int, folder: Path, core: int | None) -> subprocess.Popen[bytes]:
     """Starts a run, or goes on with the one that its folder holds."""
-    command = [sys.executable, "allenact/main.py", options.experiment, "-b", options.base, "-s", str(seed), "-e", "-i"]
-    command += [*options.flags.split(), "-o", str(folder), "--config_kwargs", json.dumps(options.config_kwargs)]
+    command = [sys.executable, "allenact/main.py", *arguments(options, seed), "-o", str(folder)]
     checkpoints = run_checkpoints(folder)
     if checkpoints:
         command += ["--checkpoint", checkpoints[-1]]
@@ -176,11 +173,14 @@ def row(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Returns what is known about the run in an output folder: its curves, and what its checkpoints are worth."""
     run = read_run(folder)
     checkpoints = run_checkpoints(folder)
+    note = made_by.read_note(folder) or {}
     return {
         "seed": load_checkpoint(checkpoints[-1]).trainer_seed if checkpoints else None,
         "steps": run.steps,
         "seconds": run.seconds,
         "parts": len(run.files),
+        **({"trained": note["parts"]} if note.get("parts") else {}),
+        **({"prolonged_from": note["prolonged_from"]} if note.get("prolonged_from") else {}),
         "train": curve(run, "train"),
         "valid": curve(run, "valid"),
         "evaluations": evaluate(checkpoints, options) if options.episodes else [],
@@ -216,17 +216,26 @@ def evaluate(checkpoints: Sequence[str], options: argparse.Namespace) -> list[di
                 episodes=options.episodes,
                 first_seed=options.first_seed,
             )
+        tasks, order = by_seed(result["tasks"])
         found.append(
             {
                 "steps": result["training_steps"],
                 "actions": report["actions"],
                 "seeds": [options.first_seed, options.first_seed + options.episodes - 1],
-                "returns": [task["reward"] for task in result["tasks"]],
-                "lengths": [task["ep_length"] for task in result["tasks"]],
+                "order": order,
+                "returns": [task["reward"] for task in tasks],
+                "lengths": [task["ep_length"] for task in tasks],
                 "reward": report["checkpoints"][0]["metrics"]["reward"],
             }
         )
     return found
+
+
+def by_seed(tasks: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
+    """Returns the metrics of episodes by their seeds, if all of them say theirs, and what they are ordered by."""
+    if all("seed" in task.get("task_info", {}) for task in tasks):
+        return sorted(tasks, key=lambda task: int(task["task_info"]["seed"])), "seeds"
+    return list(tasks), "finishing"
 
 
 def end_on_sigterm() -> None:

@@ -171,7 +171,7 @@ class GymTaskSampler(TaskSampler):
             self.env.saved_seed = self._task_seed
             self.env.reset(seed=self._task_seed)
         self.num_tasks_generated += 1
-        self._last_task = self._make_task({"id": f"random{self._rng.integers(2**63 - 1)}"})
+        self._last_task = self._make_task({"id": f"random{self._rng.integers(2**63 - 1)}", "seed": self._task_seed})
         return self._last_task
 
     def _failed_too_early(self) -> bool:

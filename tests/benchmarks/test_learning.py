@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from benchmarks import learning, learning_figures, tables
+from benchmarks import ablation, learning, learning_figures, made_by, tables
 
 SMALL = {"total_steps": 512, "num_steps": 32, "update_repeats": 1, "save_interval": 256, "metric_interval": 1}
 EXPERIMENT = ["gym_mujoco_invertedpendulum_ddppo", "-b", "projects/gym_baselines/experiments/mujoco"]
@@ -60,6 +60,70 @@ def test_figure(results, tmp_path):
     assert figure.stat().st_size > 10_000
 
 
+def test_a_folder_belongs_to_one_run_which_can_be_prolonged(tmp_path):
+    made_by.claim(tmp_path, "ant", {"total_steps": 500, "lr": 1}, 3)
+    made_by.begin_part(tmp_path, ["allenact", "ant"], 2)
+    (tmp_path / "finished").touch()
+    made_by.claim(tmp_path, "ant", {"total_steps": 500, "lr": 1}, 3)
+    assert (tmp_path / "finished").exists()
+    others = [("hopper", {"total_steps": 900, "lr": 1}, 3), ("ant", {"total_steps": 900, "lr": 2}, 3)]
+    others += [("ant", {"total_steps": 900, "lr": 1}, 4), ("ant", {"total_steps": 400, "lr": 1}, 3), ("ant", {}, 3)]
+    for other in others:
+        with pytest.raises(RuntimeError, match="choose another --out"):
+            made_by.claim(tmp_path, *other)
+    assert (tmp_path / "finished").exists()
+    made_by.claim(tmp_path, "ant", {"total_steps": 900, "lr": 1}, 3)
+    assert not (tmp_path / "finished").exists()
+    note = made_by.read_note(tmp_path)
+    assert (note["run"], note["prolonged_from"]) == (["ant", {"total_steps": 900, "lr": 1}, 3], [500])
+    (part,) = note["parts"]
+    assert (part["command"], part["cores"]) == ("allenact ant", 2)
+    assert part.keys() >= {"commit", "machine", "versions"}
+
+
+def test_older_notes_are_read(tmp_path):
+    run = ["ant", {"total_steps": 500}, 3]
+    (tmp_path / "made_by.json").write_text(json.dumps(run))
+    made_by.claim(tmp_path, *run)
+    assert made_by.read_note(tmp_path) == {"run": run, "prolonged_from": [], "parts": []}
+    with pytest.raises(RuntimeError, match="choose another --out"):
+        made_by.claim(tmp_path, "ant", {"total_steps": 500, "lr": 1}, 3)
+    made_by.claim(tmp_path, "ant", {"total_steps": 900}, 3)
+    assert made_by.read_note(tmp_path)["prolonged_from"] == [500]
+
+
+def test_an_ablation_trains_what_has_no_whole_result(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(learning, "main", asked.append)
+    flags = ["--only", "low-target", "--seeds", "0", "1", "--results", str(tmp_path)]
+    path = tmp_path / "learning-ablation-low-target.json"
+
+    def trains(*more, seeds, steps=ablation.STEPS):
+        kwargs = {"total_steps": steps, "kl_target": 0.008}
+        rows = [{"seed": seed} for seed in seeds]
+        path.write_text(json.dumps({"settings": {"config_kwargs": kwargs}, "rows": rows}))
+        asked.clear()
+        ablation.main([*flags, *more])
+        return len(asked) == 1
+
+    assert not trains(seeds=[0, 1])
+    assert trains(seeds=[0]), "it was stopped before the second seed was evaluated"
+    assert trains("--seeds", "0", "1", "2", seeds=[0, 1])
+    assert trains("--steps", "2000000", seeds=[0, 1])
+    assert not trains("--steps", "2000000", seeds=[0, 1], steps=2_000_000)
+    path.unlink()
+    ablation.main(flags)
+    assert asked[-1][asked[-1].index("--results") + 1] == str(tmp_path)
+
+
+def test_episodes_are_in_the_order_of_their_seeds_where_they_say_them():
+    tasks = [{"reward": seed, "task_info": {"seed": seed}} for seed in (12, 10, 11)]
+    ordered, order = learning.by_seed(tasks)
+    assert ([task["reward"] for task in ordered], order) == ([10, 11, 12], "seeds")
+    del tasks[1]["task_info"]["seed"]
+    assert learning.by_seed(tasks) == (tasks, "finishing")
+
+
 @pytest.mark.slow
 def test_seeds_are_trained_resumed_and_evaluated(tmp_path):
     flags = ["--config_kwargs", json.dumps(SMALL), "--name", "tiny", "--results", str(tmp_path), "--episodes", "3"]
@@ -69,6 +133,8 @@ def test_seeds_are_trained_resumed_and_evaluated(tmp_path):
     assert [each["seed"] for each in result["rows"]] == [3, 4]
     assert all(each["train"]["steps"] == [256, 512] for each in result["rows"])
     assert all(len(each["evaluations"][0]["returns"]) == 3 for each in result["rows"])
+    assert all(each["evaluations"][0]["order"] == "seeds" for each in result["rows"])
+    assert [[part["cores"] for part in each["trained"]] for each in result["rows"]] == [[1], [1]]
 
     (out / "seed3" / "finished").unlink()
     for path in out.glob("seed3/checkpoints/*/*/*000512.pt"):
@@ -76,6 +142,7 @@ def test_seeds_are_trained_resumed_and_evaluated(tmp_path):
     learning.main([*EXPERIMENT, *flags, "--seeds", "3", "4", "--out", str(out), "--evaluate_at", "256"])
     again = json.loads((tmp_path / "learning-tiny.json").read_text())
     assert [each["parts"] for each in again["rows"]] == [2, 1]
+    assert [len(each["trained"]) for each in again["rows"]] == [2, 1]
     assert again["rows"][0]["train"]["steps"] == [256, 512]
     assert again["rows"][0]["train"]["reward"] == result["rows"][0]["train"]["reward"], "resumed as if never stopped"
     assert [each["steps"] for each in again["rows"][0]["evaluations"]] == [256, 512]
@@ -84,7 +151,16 @@ def test_seeds_are_trained_resumed_and_evaluated(tmp_path):
     learning.main([*EXPERIMENT, *flags, "--collect", str(out / "seed4")])
     collected = json.loads((tmp_path / "learning-tiny.json").read_text())
     assert collected["rows"][0]["train"] == again["rows"][1]["train"]
+    assert collected["rows"][0]["trained"] == again["rows"][1]["trained"]
+    assert "parallel" in again["settings"]
+    assert "parallel" not in collected["settings"], "it says nothing about how they were trained"
     assert sorted(out.rglob("*")) == before, "collecting only reads"
 
     with pytest.raises(RuntimeError, match="choose another --out"):
         learning.main([*EXPERIMENT, *flags[2:], "--seeds", "3", "--out", str(out), "--config_kwargs", "{}"])
+
+    longer = ["--config_kwargs", json.dumps({**SMALL, "total_steps": 768})]
+    learning.main([*EXPERIMENT, *flags, *longer, "--seeds", "4", "--out", str(out)])
+    (prolonged,) = json.loads((tmp_path / "learning-tiny.json").read_text())["rows"]
+    assert prolonged["train"]["steps"] == [256, 512, 768]
+    assert (prolonged["prolonged_from"], len(prolonged["trained"])) == ([512], 2)

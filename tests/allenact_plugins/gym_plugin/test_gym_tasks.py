@@ -219,6 +219,7 @@ def test_an_episode():
     assert task.was_truncated()
     assert task.metrics() == {"ep_length": 3, "reward": 1.5, "task_info": task.task_info, "success": 1}
     assert task.task_info["id"].startswith("random")
+    assert isinstance(task.task_info["seed"], int)
     with pytest.raises(TaskError, match="after its episode had ended"):
         task.step([0.5])
 
