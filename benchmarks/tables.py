@@ -28,6 +28,7 @@ MARKED = re.compile(r"(<!-- tables: (\w+) -->\n).*?(<!-- end of tables -->)", re
 
 Cells = list[str]
 MILESTONES = (1_000_000, 2_500_000, 5_000_000, 10_000_000, 20_000_000)  # environment steps
+NEAR = 0.02  # a checkpoint counts for a number of steps if it is at most this share of them away
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -61,11 +62,13 @@ def section(name: str, result: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{package} {version}" for package, version in result["versions"].items())
     rounds = result["settings"].get("rounds")
     medians = f" Medians of {rounds} rounds (smallest to largest)." if rounds else ""
+    commits = trained_at(result)
+    trained = "" if commits == [result["commit"]] else f" Trained at commit {', '.join(commits)}."
     lines = [
         f"**{name}**: `{result['command']}`",
         "",
         f"Commit {result['commit']}; {machine['cpu']}, {machine['usable_cores']} usable cores,"
-        f" {machine['memory_gb']} GB, {machine['system']}; {versions}.{medians}",
+        f" {machine['memory_gb']} GB, {machine['system']}; {versions}.{medians}{trained}",
         "",
         *TABLES[result["benchmark"]](result["rows"]),
         "",
@@ -147,14 +150,23 @@ def training_run(rows: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def learning(rows: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Lines for the steps of MILESTONES, for evaluations, and for the end: every seed, their mean, its interval."""
+    """Lines for the steps of MILESTONES and for the end: every seed, their mean, its interval.
+
+    What checkpoints are worth is shown once, under the exact steps of the checkpoint of the first seed.
+    """
     rows = list(rows)
     end = min(row["steps"] for row in rows)
-    shown = {each for each in MILESTONES if each < end} | {end}
+    training = {each for each in MILESTONES if each < (1 - NEAR) * end} | {end}
+    validated = [nearest(rows[0]["valid"]["steps"], steps) for steps in training]
+    at = {
+        "training": training,
+        "validation": {rows[0]["valid"]["steps"][index] for index in validated if index is not None},
+        "evaluation": {each["steps"] for each in rows[0]["evaluations"]},
+    }
     lines = []
-    for steps in sorted(shown | {each["steps"] for each in rows[0]["evaluations"]}):
+    for steps in sorted(set().union(*at.values())):
         for what, values in returns_at(rows, steps).items():
-            if steps in shown or what not in ("training", "validation"):
+            if steps in at.get(what, at["evaluation"]):
                 cells = [f"{steps:,}", _minutes(rows, steps), what]
                 lines.append([*cells, *map(readable, values), mean_of_seeds(values)])
     head = ["environment steps", "minutes", "returns", *(f"seed {row['seed']}" for row in rows), "mean (95 % interval)"]
@@ -174,25 +186,48 @@ def ablation(results: Path, steps: int = 1_000_000) -> list[str]:
         for what, values in returns_at(result["rows"], steps).items():
             kwargs = f"`{json.dumps(settings['config_kwargs'])}`"
             each = ", ".join(map(readable, values))
-            lines.append([label, kwargs, what, each, mean_of_seeds(values), result["commit"]])
-    head = ["option", "keyword arguments", f"returns at {steps:,} steps", "each seed", "mean (95 % interval)", "commit"]
+            lines.append([label, kwargs, what, each, mean_of_seeds(values), ", ".join(trained_at(result))])
+    head = [
+        "option",
+        "keyword arguments",
+        f"returns at about {steps:,} steps",
+        "each seed",
+        "mean (95 % interval)",
+        "commit",
+    ]
     return table(head, lines) if lines else []
 
 
 def returns_at(rows: Iterable[Mapping[str, Any]], steps: int) -> dict[str, list[float]]:
-    """Returns what runs had reached by then, one value per seed, as far as all of them know: training and validation.
+    """Returns what runs had reached by then, one value per seed, as far as all of them know.
 
-    Of evaluations on unseen episodes only those of about (2 %) that many steps count.
+    Of training the last log until then counts; of validation and of evaluations on unseen episodes the checkpoint that
+    is nearest, if it is near.
     """
     rows = list(rows)
-    found: dict[str, list[float]] = {}
-    for what, mode in (("training", "train"), ("validation", "valid")):
-        values = [Series(row[mode]["steps"], row[mode]["seconds"], row[mode]["reward"]).at(steps) for row in rows]
-        found[what] = [value for value in values if value is not None]
-    close = [[each for each in row["evaluations"] if abs(each["steps"] - steps) <= 0.02 * steps] for row in rows]
-    episodes = {len(each["returns"]) for evaluations in close for each in evaluations}
-    found[f"{max(episodes, default=0)} unseen episodes"] = [each[-1]["reward"]["mean"] for each in close if each]
-    return {what: values for what, values in found.items() if values and len(values) == len(rows)}
+    logs = [Series(row["train"]["steps"], row["train"]["seconds"], row["train"]["reward"]) for row in rows]
+    found: dict[str, list[float | None]] = {"training": [log.at(steps) for log in logs]}
+    validated = [(row["valid"], nearest(row["valid"]["steps"], steps)) for row in rows]
+    found["validation"] = [None if index is None else valid["reward"][index] for valid, index in validated]
+    evaluated = [(row["evaluations"], nearest([each["steps"] for each in row["evaluations"]], steps)) for row in rows]
+    near = [evaluations[index] for evaluations, index in evaluated if index is not None]
+    if len(near) == len(rows):
+        episodes = max(len(each["returns"]) for each in near)
+        found[f"{episodes} unseen episodes"] = [each["reward"]["mean"] for each in near]
+    known = {what: [value for value in values if value is not None] for what, values in found.items()}
+    return {what: values for what, values in known.items() if len(values) == len(rows)}
+
+
+def nearest(checkpoints: Sequence[int], steps: int) -> int | None:
+    """Returns the index of the checkpoint that is nearest to a number of steps, None if none is near."""
+    distances = [abs(each - steps) for each in checkpoints]
+    return distances.index(min(distances)) if distances and min(distances) <= NEAR * steps else None
+
+
+def trained_at(result: Mapping[str, Any]) -> list[str]:
+    """Returns the commits at which the seeds of a learning result were trained, as far as it knows."""
+    commits = [part["commit"] for row in result["rows"] for part in row.get("trained", ())]
+    return list(dict.fromkeys(commits)) or [result["commit"]]
 
 
 def mean_of_seeds(values: Sequence[float]) -> str:

@@ -48,6 +48,30 @@ def test_tables(results):
     assert "| 20 unseen episodes | 7, 14 |" in ablation
 
 
+def test_checkpoints_count_where_they_are_near_and_are_shown_once():
+    rows = [row(seed, seed + 1) for seed in range(2)]
+    for each in rows:
+        steps = [503_808, 1_007_616]
+        each["valid"] = {"steps": steps, "seconds": [60.0, 120.0], "reward": [50.0, 100.0 * (each["seed"] + 1)]}
+        each["evaluations"][0]["steps"] = 1_007_616
+    found = tables.returns_at(rows, 1_000_000)
+    assert found == {"training": [1000, 2000], "validation": [100, 200], "20 unseen episodes": [7, 14]}
+    assert tables.returns_at(rows, 1_500_000).keys() == {"training"}
+    lines = [line.split(" | ")[:3] for line in tables.learning(rows)[2:]]
+    assert [(steps.removeprefix("| "), what) for steps, _, what in lines] == [
+        ("1,000,000", "training"),
+        ("1,007,616", "validation"),
+        ("1,007,616", "20 unseen episodes"),
+        ("1,500,000", "training"),
+    ]
+
+
+def test_the_commit_of_training_is_that_of_its_folder():
+    rows = [{"trained": [{"commit": "a"}, {"commit": "b"}]}, {"trained": [{"commit": "b"}]}, {}]
+    assert tables.trained_at({"commit": "c", "rows": rows}) == ["a", "b"]
+    assert tables.trained_at({"commit": "c", "rows": [{}]}) == ["c"]
+
+
 def test_an_empty_folder_has_no_tables(tmp_path):
     page = "<!-- tables: learning -->\n<!-- end of tables -->\n<!-- tables: ablation -->\n<!-- end of tables -->\n"
     assert tables.render(page, tmp_path).count("No results yet.") == 2
