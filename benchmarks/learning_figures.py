@@ -1,9 +1,11 @@
 """Draws learning results against environment steps and against time, with what others have published.
 
-    python -m benchmarks.learning_figures ant-modern ant-tutorial --published ant --figure docs/figures/learning-ant.png
+    python -m benchmarks.learning_figures ant-modern ant-modern-10m --mode train --published ant \\
+        --title 'Ant-v2, modern recipe' --figure docs/figures/learning-ant.png
 
 Lines are means over seeds with 95 % intervals (Student's t), thin lines the seeds. The published results are those of
-the sources named in the figure; they were measured with other networks, numbers of seeds and versions of the task.
+the sources named in the figure, with the error that a source gives; they were measured with other networks, numbers
+of seeds and versions of the task.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ PUBLISHED = {
             "rl_games + EnvPool (1 seed, Ant-v4)", ((1e6, 1722.0), (2e6, 4199.0), (3e6, 5075.0), (8.2e6, 6123.0))
         ),
         Published("Tianshou (10 seeds)", ((1e6, 3258.0), (3e6, 4079.0))),
-        Published("Sample Factory (best of 10 seeds)", ((10e6, 5876.0),)),
+        Published("Sample Factory (best of 10 seeds)", ((10e6, 5876.0),), errors=(167.0,)),
     )
 }
 

@@ -42,10 +42,12 @@ class Published:
     Attributes:
         label: who, and over how many runs.
         points: environment steps, and what was reached by then.
+        errors: what the source gives after +-, one for each point; empty: it gives nothing.
     """
 
     label: str
     points: tuple[tuple[float, float], ...]
+    errors: tuple[float, ...] = ()
 
 
 def mean_curve(runs: Sequence[Series], x: str = "steps") -> MeanCurve:
@@ -91,7 +93,8 @@ def draw_curves(
         for index, others in enumerate(published):
             steps, values = zip(*others.points, strict=True)
             marker = "ovs^DP*X"[index % 8]
-            axes.plot(steps, values, marker=marker, color="0.25", linestyle="none", label=others.label)
+            errors = others.errors or None
+            axes.errorbar(steps, values, errors, fmt=marker, color="0.25", capsize=3, label=others.label)
         axes.xaxis.set_major_formatter(_in_millions)
     axes.set_xlabel(X_LABELS[x])
     axes.grid(alpha=0.3)

@@ -17,14 +17,21 @@ from projects.gym_baselines.experiments.gym_base import GymBaseConfig
 class GymMuJoCoModernPPOConfig(GymBaseConfig):
     """Short rollouts of many samplers, normalised observations and returns, and a rate that follows the policy.
 
-    Most settings are those of rl_games for Ant (Makoviichuk and Makoviychuk, 2021), with mini-batches half as large.
-    Two more differ, and decide how fast Ant is learned. rl_games compares the policy on each mini-batch with the one
-    of the pass before and not, as here, with the one that acted: its target of 0.008 lets a whole update go about as
-    far as 0.05 does here. And a standard deviation of 1 costs an ant more than it is paid for staying upright, so that
-    it first learns to fall.
+    Most settings are those of rl_games for Ant (Makoviichuk and Makoviychuk, 2021). What differs:
+
+    - Mini-batches are half as large.
+    - The policy is compared with the one that acted; rl_games compares it, on each mini-batch, with that of the pass
+      before, so its target of 0.008 is another quantity than `kl_target`, and a stricter one here.
+    - The first standard deviation is 0.37 and not 1. Random actions of 1 cost an ant more than it is paid for staying
+      upright.
+    - The moments of the values are updated after an update, from the returns; in rl_games before it, from the values
+      predicted when acting and the returns.
+    - Normalised returns are not clamped; in rl_games to [-5, 5].
+    - An episode that the time limit cuts is worth the value of its final observation; in rl_games that of the
+      observation before.
 
     Args:
-        total_steps: environment steps to train for, summed over all samplers; None: what the task is known to need.
+        total_steps: environment steps to train for, summed over all samplers; None: `TOTAL_STEPS`.
         save_interval: environment steps between checkpoints; each checkpoint is also validated.
         metric_interval: environment steps between two lines in the log.
         num_samplers: task samplers.
@@ -50,7 +57,7 @@ class GymMuJoCoModernPPOConfig(GymBaseConfig):
 
     Attributes:
         NUM_ACTIONS: entries of an action.
-        TOTAL_STEPS: environment steps where `total_steps` is not given.
+        TOTAL_STEPS: environment steps where `total_steps` is not given; measured for Ant only, elsewhere a guess.
     """
 
     NUM_ACTIONS: int

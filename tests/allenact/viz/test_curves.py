@@ -36,3 +36,11 @@ def test_a_figure(suffix, tmp_path):
     assert minutes.lines[0].get_xdata()[-1] == 1.0
     save_figure(figure, path)
     assert path.read_bytes()[:5] in (b"\x89PNG\r", b"<?xml")
+
+
+def test_published_errors_are_drawn():
+    _, (axes,) = new_figure()
+    draw_curves(axes, {}, published=[Published("sure", ((1e6, 2.0),)), Published("unsure", ((1e6, 2.0),), (0.5,))])
+    bars = [container[2] for container in axes.containers]  # the third of a container's parts are the bars
+    assert bars[0] == ()
+    np.testing.assert_allclose(bars[1][0].get_segments(), [[[1e6, 1.5], [1e6, 2.5]]])
