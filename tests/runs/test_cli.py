@@ -201,7 +201,7 @@ def test_stopping_saves_and_leaves_nothing_behind(number, folder, endless, recor
         os.killpg(process.pid, number)  # as a terminal does
     else:
         process.send_signal(number)
-    assert process.wait(timeout=10) == 130, (folder / "log").read_text()
+    assert process.wait(timeout=30) == 130, (folder / "log").read_text()
     assert list((folder / "OUT" / "checkpoints").rglob("*.pt")), "a last checkpoint"
     _, alive = psutil.wait_procs(descendants, timeout=5)
     record_property("seconds", time.monotonic() - begin)
@@ -221,7 +221,7 @@ def test_the_suggested_command_goes_on(folder, endless):
     process = endless("TRAIN:", command=command)
     assert f"the run of {begun.name} goes on from" in log.read_text()
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=10) == 130
+    assert process.wait(timeout=30) == 130
     assert [*(folder / "OUT" / "checkpoints").glob("*/*")] == [begun]
 
 
