@@ -79,6 +79,7 @@ def test_it_trains_and_is_evaluated_and_filmed(tmp_path):
 
 
 @pytest.mark.learning
+@pytest.mark.timeout(900)  # it takes 20 seconds of one core, where there is one
 def test_nearly_all_apples_are_caught(tmp_path):
     episodes = train_and_test(OwnEnvironmentTutorialExperimentConfig(), tmp_path)
     assert sum(episode["apples"] for episode in episodes) / len(episodes) > 17  # of 20; at first, less than one
