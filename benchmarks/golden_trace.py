@@ -31,7 +31,7 @@ from projects.tutorials.gym_mujoco_tutorial import GymMuJoCoTutorialExperimentCo
 GOLDEN = Path(__file__).parent / "golden" / "trace.json"
 SEED = 12345
 TOLERANCE = 1e-3
-"""Relative difference of a scalar on another machine. Rounding makes at most 4e-5, what the tests break at least 0.2."""
+"""Relative difference of a scalar on another machine. Rounding makes up to 4e-5, what the tests break 0.2 and more."""
 CONTACTS = frozenset({"Ant, tutorial", "Ant, modern"})
 """Runs whose feet touch the ground, of which only the first log is compared on another machine, with a tolerance of its
 own: contacts make differences of rounding large, up to 3 % in the first log and half of everything in the second."""
