@@ -1,6 +1,6 @@
 # make train   sets everything up, once, and starts the Ant tutorial
 # make test    the same set-up, then the tests
-# make demo    the same set-up, then a trained ant is evaluated and compared with its card
+# make demo    a set-up without test tools, then a trained ant is evaluated and compared with its card
 #
 # Variables: VENV (where the virtual environment goes), OUT (where a run writes), ARGS (more flags for the tutorial),
 #            DEMO (which policy of projects/gym_baselines/checkpoints),
@@ -25,7 +25,7 @@ train: setup
 test: setup
 	$(VENV)/bin/python -m pytest -q -n $(JOBS) --dist worksteal
 
-demo: setup
+demo: $(VENV)/.base
 	$(VENV)/bin/python -m scripts.shipped_checkpoints evaluate $(DEMO)
 
 check: lint
@@ -55,10 +55,14 @@ format: setup
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-# The stamp is younger than the files that say what to install, so a second call goes straight to work.
+# The stamps are younger than the files that say what to install, so a second call goes straight to work.
 setup: $(VENV)/.installed
 
-$(VENV)/.installed: pyproject.toml constraints.txt setup.py
+$(VENV)/.installed: $(VENV)/.base
+	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e ".[dev,box2d,minigrid]"
+	@touch $@
+
+$(VENV)/.base: pyproject.toml constraints.txt setup.py
 	@set -e; \
 	for python in $(CANDIDATES); do \
 	  if "$$python" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' >/dev/null 2>&1; then \
@@ -74,7 +78,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt setup.py
 	  exit 1; \
 	fi
 	@echo "installing packages: several minutes, most of them for torch"
-	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e ".[dev,box2d,minigrid]"
+	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e .
 	@touch $@
 
 clean:

@@ -110,3 +110,17 @@ def test_a_trained_policy_is_shipped_and_evaluates_to_the_same(tmp_path):
     assert (folder / "tiny.pt").stat().st_size < checkpoint.stat().st_size
     assert "agree" in run(*command, "evaluate", "tiny")
     assert "## tiny" in (folder / "README.md").read_text()
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_the_demo_installs_no_test_tools(tmp_path):
+    steps = {
+        target: subprocess.run(
+            ["make", "-n", target, f"VENV={tmp_path}/venv"], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout
+        for target in ("demo", "test")
+    }
+    assert "pip install" in steps["demo"]
+    assert "scripts.shipped_checkpoints evaluate" in steps["demo"]
+    assert "[dev" not in steps["demo"]
+    assert "[dev" in steps["test"]
