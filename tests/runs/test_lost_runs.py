@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from allenact.algorithms.onpolicy_sync import rollout_engine, update
+from allenact.algorithms.onpolicy_sync import engine, rollout_engine, update
 from allenact.algorithms.onpolicy_sync.checkpointing import load_checkpoint
 from allenact.base_abstractions.sensor import SensorSuite
 from allenact.embodiedai.models.basic_models import LinearActorCritic
@@ -243,14 +243,16 @@ def test_too_many_in_a_row_end_the_run_and_leave_the_last_good_checkpoint(train,
 @pytest.mark.faults(
     "parameters become infinite", "stops, status 1, saves nothing", "what was done since the last checkpoint"
 )
-def test_weights_that_are_not_finite_are_never_saved(train, monkeypatch, tmp_path):
+@pytest.mark.parametrize("mini_batch", [8, 4], ids=["before a checkpoint", "before a rollout that fails with them"])
+def test_weights_that_are_not_finite_are_never_saved(mini_batch, train, monkeypatch, tmp_path):
+    monkeypatch.setattr(engine, "_LONG_UPDATE_S", -1.0)  # the weights of before each rollout are kept
     step, count = torch.optim.Adam.step, 0
 
     def overflow(self, *args, **kwargs):
         nonlocal count
         count += 1
         result = step(self, *args, **kwargs)
-        if count == 8:  # the last mini-batch before the first checkpoint
+        if count == mini_batch:  # there are four for each rollout, and a checkpoint for every second one
             self.param_groups[0]["params"][0].data.fill_(torch.inf)
         return result
 

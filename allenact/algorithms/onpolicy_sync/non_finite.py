@@ -72,27 +72,35 @@ def require_finite_rewards(rewards: np.ndarray, row: int) -> None:
         )
 
 
-def require_finite_model(model: torch.nn.Module, when: str) -> None:
+def require_finite_model(model: torch.nn.Module, when: str, copies: Mapping[str, torch.Tensor] | None = None) -> None:
     """Checks a model that is about to be saved.
+
+    Args:
+        model: what to check.
+        when: told in the error.
+        copies: of its state dict, if they are saved in its place.
 
     Raises:
         NonFiniteError: a parameter is NaN or infinite, or a buffer NaN.
     """
-    blamed = _bad_tensor(model, when)
+    blamed = _bad_tensor(model, when, copies)
     if blamed is not None:
         raise blamed
 
 
-def _bad_tensor(model: torch.nn.Module, given: str) -> NonFiniteError | None:
+def _bad_tensor(
+    model: torch.nn.Module, given: str, copies: Mapping[str, torch.Tensor] | None = None
+) -> NonFiniteError | None:
+    saved = copies or {}
     for name, parameter in model.named_parameters():
-        if not torch.isfinite(parameter).all():
+        if not torch.isfinite(saved.get(name, parameter)).all():
             return NonFiniteError(
                 f'the model\'s parameter "{name}" holds NaN or infinity.',
                 given,
                 "lower the learning rate or clip the gradient; the last checkpoint holds finite weights.",
             )
     for name, buffer in model.named_buffers():
-        if torch.isnan(buffer).any():  # infinities may be meant, in a mask for example
+        if torch.isnan(saved.get(name, buffer)).any():  # infinities may be meant, in a mask for example
             return NonFiniteError(
                 f'the model\'s buffer "{name}" holds NaN.',
                 given,

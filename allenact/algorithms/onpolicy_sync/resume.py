@@ -126,8 +126,8 @@ def save_boundary(trainer: OnPolicyTrainer, store: CheckpointStore, is_last: boo
     """
     boundary = trainer.boundary or Boundary.of(trainer)
     path = store.path(boundary.stage_index, boundary.total_steps)
-    if boundary.weights is None:
-        require_finite_model(trainer.actor_critic, f"after {boundary.total_steps:,} environment steps")
+    copies = None if boundary.weights is None else boundary.weights["model"]
+    require_finite_model(trainer.actor_critic, f"after {boundary.total_steps:,} environment steps", copies)
     trainer.last_save = boundary.total_steps
     try:
         store.save(capture_state(trainer, boundary), path)
