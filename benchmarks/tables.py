@@ -16,7 +16,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 from allenact.utils.metrics_files import Series
@@ -174,28 +174,25 @@ def learning(rows: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def ablation(results: Path, steps: int = 1_000_000) -> list[str]:
-    """One line for each result whose name begins with `ablation-`: what every seed has reached by then."""
-    lines: list[Cells] = []
-    for path in sorted(results.glob("learning-ablation-*.json")):
+    """One line for each result whose name begins with `ablation-`, best first: what its seeds have reached by then."""
+    lines: list[tuple[float, Cells]] = []
+    for path in results.glob("learning-ablation-*.json"):
         result = json.loads(path.read_text())
         settings = result["settings"]
         label = settings["label"] or path.stem.removeprefix("learning-ablation-")
         end = min(row["steps"] for row in result["rows"])
         if end < 0.95 * steps:
             label += f" (only until {end:,})"
-        for what, values in returns_at(result["rows"], steps).items():
-            kwargs = f"`{json.dumps(settings['config_kwargs'])}`"
-            each = ", ".join(map(readable, values))
-            lines.append([label, kwargs, what, each, mean_of_seeds(values), ", ".join(trained_at(result))])
-    head = [
-        "option",
-        "keyword arguments",
-        f"returns at about {steps:,} steps",
-        "each seed",
-        "mean (95 % interval)",
-        "commit",
-    ]
-    return table(head, lines) if lines else []
+        changed = {name: value for name, value in settings["config_kwargs"].items() if name != "total_steps"}
+        returns = {what.split()[-1]: values for what, values in returns_at(result["rows"], steps).items()}
+        cells = {
+            what: f"{readable(mean(values))} ({', '.join(map(readable, values))})" for what, values in returns.items()
+        }
+        shown = [cells.get(what, "") for what in ("training", "validation", "episodes")]
+        kwargs = f"`{json.dumps(changed)}`" if changed else ""
+        lines.append((mean(returns.get("episodes", [0.0])), [label, kwargs, *shown, ", ".join(trained_at(result))]))
+    head = ["option", "keyword arguments", "training", "validation", "unseen episodes", "commit"]
+    return table(head, [cells for _, cells in sorted(lines, reverse=True)]) if lines else []
 
 
 def returns_at(rows: Iterable[Mapping[str, Any]], steps: int) -> dict[str, list[float]]:
