@@ -19,7 +19,6 @@ import gymnasium as gym
 import numpy as np
 import torch
 
-from allenact.algorithms.onpolicy_sync.checkpointing import decode_plain, encode_plain
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.shared_memory import layout_of
 from allenact.base_abstractions.misc import RLStepResult
 from allenact.base_abstractions.sensor import Sensor
@@ -27,6 +26,7 @@ from allenact.base_abstractions.task import Task, TaskSampler
 from allenact.errors import TaskError
 from allenact.testing.expectations import ContractError, expect
 from allenact.testing.storage_contract import check_storage
+from allenact.utils.plain_values import decode_plain, encode_plain
 from allenact.utils.seeding import preserve_rng_state, set_seed
 from allenact.utils.spaces_utils import action_list, flatten, torch_point
 
