@@ -106,7 +106,7 @@ class MuJoCoTaskBatch(TaskBatch):
             episodes=[],
             exhausted=[],
         )
-        if result.dones.any():
+        if np.count_nonzero(result.dones):
             for position in np.flatnonzero(result.dones):
                 self._end_episode(int(position), active[int(position)], result)
         result.observations = self.observe(active)

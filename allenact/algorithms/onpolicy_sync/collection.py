@@ -60,6 +60,7 @@ class RolloutCollector:
         choose_actions: picks actions, `[1, N, ...]` in the structure of the action space, from the model's
             distributions and the observations it saw; the default samples.
         stop_requested: asked before every step; once it answers True, `StopRequested` is raised.
+        num_workers: training workers that share the cores with this one, itself included.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class RolloutCollector:
         preprocessors: SensorPreprocessorGraph | None = None,
         choose_actions: Callable[[Any, dict[str, Any]], Any] = sample_actions,
         stop_requested: Callable[[], bool] = lambda: False,
+        num_workers: int = 1,
     ) -> None:
         self.actor_critic = actor_critic
         self.vector_tasks = vector_tasks
@@ -77,6 +79,7 @@ class RolloutCollector:
         self.preprocessors = preprocessors
         self.choose_actions = choose_actions
         self.stop_requested = stop_requested
+        self.num_workers = num_workers
         self._episodes: list[FinishedEpisode] = []
 
     def pop_episodes(self) -> list[FinishedEpisode]:
@@ -146,7 +149,12 @@ class RolloutCollector:
             deferred = deferred_policy(self.actor_critic, storages, num_steps)
             if deferred is not None:
                 collect_deferred(
-                    self.actor_critic, *deferred, step_tasks, num_steps, bootstrap_truncated=bootstrap_truncated
+                    self.actor_critic,
+                    *deferred,
+                    step_tasks,
+                    num_steps,
+                    bootstrap_truncated=bootstrap_truncated,
+                    num_workers=self.num_workers,
                 )
                 return steps
         for _ in range(num_steps):

@@ -17,6 +17,7 @@ from allenact.algorithms.onpolicy_sync.storage import RolloutBlockStorage
 from allenact.base_abstractions.misc import ActorCriticOutput, Memory
 from allenact.utils import spaces_utils
 from allenact.utils.tensor_utils import add_step_dim, stack_observations, to_tensors
+from allenact.utils.torch_threads import threads_for, torch_threads
 
 if TYPE_CHECKING:
     from allenact.algorithms.onpolicy_sync.storage import ExperienceStorage
@@ -56,6 +57,7 @@ def collect_deferred(
     num_steps: int,
     *,
     bootstrap_truncated: bool,
+    num_workers: int,
 ) -> None:
     """Takes `num_steps` steps and fills `storage`.
 
@@ -66,6 +68,7 @@ def collect_deferred(
         step_tasks: takes flat actions [N, A]; may raise to break off.
         num_steps: T.
         bootstrap_truncated: also store V(last observation) of episodes that a limit ended.
+        num_workers: training workers that share the cores with this one, itself included.
     """
     cut: list[tuple[int, int, Any]] = []  # row, sampler and last observation of episodes that a limit ended
     for row in range(num_steps):
@@ -74,17 +77,19 @@ def collect_deferred(
         storage.add_transition(batch.observations, actions, batch.rewards, batch.dones)
         if bootstrap_truncated:
             cut.extend((row, sampler, last) for sampler, last in batch.final_observations.items())
-    _add_predictions(model, storage)
+    _add_predictions(model, storage, num_workers)
     if cut:
         _add_truncation_values(model, storage, cut)
 
 
 @torch.no_grad()
-def _add_predictions(model: ActorCriticModel[Any], storage: RolloutBlockStorage) -> None:
+def _add_predictions(model: ActorCriticModel[Any], storage: RolloutBlockStorage, num_workers: int) -> None:
     """Adds the values and log-probabilities of the rows collected."""
     rows = storage.rows_for_model()
-    output = _forward(model, rows["observations"], rows["prev_actions"], rows["masks"])
-    log_probs = output.distributions.log_prob(rows["actions"])  # [T, N, ...]
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    with torch_threads(threads_for(storage.step * storage.num_samplers, parameters, num_workers)):
+        output = _forward(model, rows["observations"], rows["prev_actions"], rows["masks"])
+        log_probs = output.distributions.log_prob(rows["actions"])  # [T, N, ...]
     if not (torch.isfinite(output.values).all() and torch.isfinite(log_probs).all()):
         raise explain_non_finite(rows["observations"], model, "its values or log-probabilities are not finite")
     storage.add_predictions(log_probs, output.values)

@@ -70,6 +70,7 @@ class RolloutEngine(OnPolicyRLEngine):
                 self.device,
                 self.preprocessors,
                 stop_requested=lambda: self.stop_requested,
+                num_workers=self.num_workers,
             )
             self._choose_sampling()
         return self._collector

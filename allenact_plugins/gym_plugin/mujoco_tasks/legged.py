@@ -53,8 +53,8 @@ class Ant(MuJoCoTask):
         contact = observation[:, self.model.nq - 2 + self.model.nv :]  # [N, 84] clipped, as observed
         return {
             "reward_forward": (after - before) / self.dt,
-            "reward_ctrl": -(0.5 * row_sums(np.square(action))),
-            "reward_contact": -(0.5 * 1e-3 * row_sums(np.square(contact))),
+            "reward_ctrl": -0.5 * row_sums(np.square(action)),
+            "reward_contact": -0.5 * 1e-3 * row_sums(np.square(contact)),
             "reward_survive": np.ones(len(action)),
         }
 
@@ -62,9 +62,8 @@ class Ant(MuJoCoTask):
         height = fields.qpos[:, 2]  # [N]
         alive = (height >= 0.2) & (height <= 1.0)  # [N]
         # The engine keeps positions and velocities below 1e10, so a sum is finite if all of them are.
-        sums = row_sums(fields.qpos) + row_sums(fields.qvel)  # [N]
-        if not math.isfinite(row_sums(sums)):
-            alive &= np.isfinite(sums)
+        if not math.isfinite(np.add.reduce(fields.qpos, axis=None) + np.add.reduce(fields.qvel, axis=None)):
+            alive &= np.isfinite(row_sums(fields.qpos) + row_sums(fields.qvel))
         return ~alive
 
     def initial_state(self, rng: np.random.Generator) -> tuple[Array, Array]:
