@@ -273,6 +273,15 @@ def log_cost(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     return table(head, lines)
 
 
+def validation_cost(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """One line for each thing that takes time."""
+    lines = []
+    for row in rows:
+        lines.append(["steps validated meanwhile", readable(row["steps_validated"])])
+        lines += [[name, f"{middle_of_range(seconds)} s"] for name, seconds in row["seconds"].items()]
+    return table(["what", "how much"], lines)
+
+
 TABLES: dict[str, Callable[[Iterable[Mapping[str, Any]]], list[str]]] = {
     "throughput": throughput,
     "peers": peers,
@@ -283,6 +292,7 @@ TABLES: dict[str, Callable[[Iterable[Mapping[str, Any]]], list[str]]] = {
     "learning": learning,
     "rendering": rendering,
     "log_cost": log_cost,
+    "validation_cost": validation_cost,
 }
 
 

@@ -14,7 +14,17 @@ from allenact.utils.rendering import RenderingUnavailable
 from allenact.utils.summary_writer import SummaryWriter
 from allenact.viz import AgentViewViz, VizSuite
 from allenact.viz.base import vector_task_datum
-from benchmarks import log_cost, peers, rendering, rl_games_ppo, startup, tables, throughput, update_speed
+from benchmarks import (
+    log_cost,
+    peers,
+    rendering,
+    rl_games_ppo,
+    startup,
+    tables,
+    throughput,
+    update_speed,
+    validation_cost,
+)
 from benchmarks.common import RESULTS, interleave, paired_ratios
 from benchmarks.workloads import Size
 
@@ -160,6 +170,20 @@ def test_shares_of_time():
     found = log_cost.shares([first, {"mode": "valid", "training_steps": 100}, later])
     assert found["percent"] == {"writing": [pytest.approx(1)], "held up": [pytest.approx(10)]}
     assert (found["logs"], found["steps_per_second"]) == (3, [50.0])
+
+
+def test_what_validation_adds_is_compared_with_its_own_steps():
+    series = {
+        "training alone": [20.0, 30.0],
+        "with validation": [21.0, 33.0],
+        "steps validated": [4000.0, 8000.0],
+        "one sampler collect": [2000.0, 1000.0],
+        "one sampler whole": [2000.0, 1000.0],
+    }
+    costs = validation_cost.costs(series)
+    assert costs["steps_validated"] == 6000.0
+    assert costs["seconds"]["added by validation"] == [1.0, 3.0]
+    assert costs["seconds"]["its steps alone"] == [2.0, 8.0]
 
 
 def test_event_files_of_a_long_run_stay_small(tmp_path):
