@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -37,7 +38,7 @@ def has_physics(task: str) -> bool:
 
 
 class Physics:
-    """L, the limit: the engine's batch on all usable cores, random actions, and new episodes where they end.
+    """L, the limit: the engine's batch on all usable cores, actions drawn in advance, new episodes where they end.
 
     The model, the substeps, the ends of episodes and their first states are the task's own, so what remains of a
     training loop beside this is ours: observations, rewards, the model, the storage, learning.
@@ -59,6 +60,7 @@ class Physics:
         self.no_stage = int(mujoco.mjtStage.mjSTAGE_NONE)
         # Only what the ends of episodes are seen in. More would have to be refreshed at every step.
         self.fields = Fields(**{name: self.batch.bind(name) for name in ("qpos", "qvel", "ctrl")})
+        self.actions = self.rng.uniform(-1, 1, (256, *self.fields.ctrl.shape))  # [256, N, A] one after the other
         self.steps = np.zeros(num_samplers, dtype=np.int64)  # [N] of the current episodes
         self.begin(range(num_samplers))
 
@@ -74,8 +76,9 @@ class Physics:
     def __call__(self) -> Measurement:
         """Returns environment steps per second."""
         turn, count = Turn(self.seconds), 0
+        actions = itertools.cycle(self.actions)
         while turn.goes_on():
-            self.fields.ctrl[:] = self.rng.uniform(-1, 1, self.fields.ctrl.shape)  # [N, A]
+            self.fields.ctrl[:] = next(actions)
             self.batch.step(nstep=self.task.frame_skip)
             self.steps += 1
             over = self.task.terminated(self.fields) | (self.steps >= self.task.max_episode_steps)  # [N]
