@@ -116,7 +116,7 @@ def test_the_modern_recipe_for_the_same_nine_tasks():
 
 @pytest.mark.parametrize("name", MODERN)
 def test_modern_recipe_trains_and_is_evaluated(name, tmp_path):
-    sizes = {"total_steps": 48, "num_samplers": 2, "num_steps": 12, "metric_interval": 24, "save_interval": 0}
+    sizes = {"total_steps": 48, "num_samplers": 4, "num_steps": 6, "metric_interval": 24, "save_interval": 0}
     config = baseline(name, **sizes, model={"hidden_sizes": [8]})
     config.NUM_EVAL_TASKS = 1
     packages = []

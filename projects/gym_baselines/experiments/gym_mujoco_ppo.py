@@ -19,7 +19,9 @@ class GymMuJoCoModernPPOConfig(GymBaseConfig):
 
     Most settings are those of rl_games for Ant (Makoviichuk and Makoviychuk, 2021). What differs:
 
-    - Mini-batches are half as large.
+    - Each entry of the action has a probability ratio of its own, and is clipped by itself (Han and Sung, 2019).
+    - Values are not clipped.
+    - Mini-batches are half as large, and are made of whole samplers.
     - The policy is compared with the one that acted; rl_games compares it, on each mini-batch, with that of the pass
       before, so its target of 0.008 is another quantity than `kl_target`, and a stricter one here.
     - The first standard deviation is 0.37 and not 1. Random actions of 1 cost an ant more than it is paid for staying
@@ -32,7 +34,8 @@ class GymMuJoCoModernPPOConfig(GymBaseConfig):
 
     Args:
         total_steps: environment steps to train for, summed over all samplers; None: `TOTAL_STEPS`.
-        save_interval: environment steps between checkpoints; each checkpoint is also validated.
+        save_interval: environment steps between checkpoints; each checkpoint is also validated. The default is the
+            whole number of rollouts that comes nearest to half a million.
         metric_interval: environment steps between two lines in the log.
         num_samplers: task samplers.
         num_steps: length of one rollout, in steps of each sampler.
@@ -53,7 +56,7 @@ class GymMuJoCoModernPPOConfig(GymBaseConfig):
         entropy_coef: weight of the entropy bonus.
         unit_actions: whether actions are clipped to [-1, 1] and stretched to the range of the motors.
         initial_log_std: logarithm of the standard deviation of every entry of the action, at first.
-        model: further arguments of `NormalizedActorCritic`.
+        model: further arguments of `NormalizedActorCritic`; unlike there, `joint` is False.
 
     Attributes:
         NUM_ACTIONS: entries of an action.
@@ -67,12 +70,12 @@ class GymMuJoCoModernPPOConfig(GymBaseConfig):
         self,
         *,
         total_steps: int | None = None,
-        save_interval: int = 500_000,
+        save_interval: int = 122 * 4096,
         metric_interval: int = 50_000,
         num_samplers: int = 64,
         num_steps: int = 64,
         num_mini_batch: int = 4,
-        mini_batches_over: str = "steps",
+        mini_batches_over: str = "samplers",
         update_repeats: int = 4,
         lr: float = 3e-4,
         kl_target: float | None = 0.05,
@@ -83,7 +86,7 @@ class GymMuJoCoModernPPOConfig(GymBaseConfig):
         gae_lambda: float = 0.95,
         bootstrap_truncated: bool = True,
         clip_param: float = 0.2,
-        use_clipped_value_loss: bool = True,
+        use_clipped_value_loss: bool = False,
         value_loss_coef: float = 2.0,
         entropy_coef: float = 0.0,
         unit_actions: bool = True,
@@ -95,7 +98,7 @@ class GymMuJoCoModernPPOConfig(GymBaseConfig):
         self.num_samplers = num_samplers
         self.lr = lr
         self.unit_actions = unit_actions
-        self.model = {"initial_log_std": initial_log_std, **(model or {})}
+        self.model = {"joint": False, "initial_log_std": initial_log_std, **(model or {})}
         self.loss = PPO(
             clip_param=clip_param,
             value_loss_coef=value_loss_coef,
