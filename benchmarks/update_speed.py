@@ -35,6 +35,8 @@ class MadeUpTasks:
         observation_size: O.
     """
 
+    can_play = False
+
     def __init__(self, uuid: str, num_samplers: int, observation_size: int) -> None:
         self.uuid = uuid
         self.num_unpaused_tasks = num_samplers

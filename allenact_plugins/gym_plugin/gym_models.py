@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from allenact.algorithms.onpolicy_sync.policy import ActorCriticModel, ObservationType, RolloutPolicy
+from allenact.algorithms.onpolicy_sync.policy import ActorCriticModel, NoisyPolicy, ObservationType, RolloutPolicy
 from allenact.base_abstractions.misc import ActorCriticOutput, Memory
 from allenact.errors import SpaceMismatchError, did_you_mean
 from allenact.utils.spaces_utils import space_kind
@@ -95,20 +96,26 @@ class MemorylessActorCritic(ActorCriticModel[GaussianDistr]):
             raise NotImplementedError("only an actor of Linear and Tanh layers is known in NumPy")
         weights = [(layer.weight.detach().numpy().T, layer.bias.detach().numpy()) for layer in layers[::2]]
         std = self.action_std.numpy()[0]  # [1, A]
-        noise = ActionNoise(num_steps, std.shape[-1])
+        return NoisyPolicy(_TanhActor(self.input_uuid, weights, std), ActionNoise(num_steps, std.shape[-1]).draw)
 
-        def policy(observations: dict[str, Any]) -> np.ndarray:
-            x = observations[self.input_uuid]  # [N, O]
-            for weight, bias in weights:
-                x = x @ weight  # [N, size of the layer]
-                x += bias
-                np.tanh(x, out=x)
-            actions = noise.draw(len(x))  # [N, A]
-            actions *= std
-            actions += x
-            return actions
 
-        return policy
+@dataclass(frozen=True)
+class _TanhActor:
+    """The actor of a `MemorylessActorCritic` in NumPy."""
+
+    input_uuid: str
+    weights: list[tuple[np.ndarray, np.ndarray]]  # and biases
+    std: np.ndarray  # [1, A]
+
+    def __call__(self, observations: dict[str, Any], noise: np.ndarray) -> np.ndarray:
+        x = observations[self.input_uuid]  # [N, O]
+        for weight, bias in self.weights:
+            x = x @ weight  # [N, size of the layer]
+            x += bias
+            np.tanh(x, out=x)
+        actions = noise * self.std  # [N, A]
+        actions += x
+        return actions
 
 
 def vector_sizes(

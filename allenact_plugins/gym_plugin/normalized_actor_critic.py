@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from allenact.algorithms.onpolicy_sync.policy import ActorCriticModel, ObservationType, RolloutPolicy
+from allenact.algorithms.onpolicy_sync.policy import ActorCriticModel, NoisyPolicy, ObservationType, RolloutPolicy
 from allenact.base_abstractions.misc import ActorCriticOutput, Memory
 from allenact.errors import ExperimentConfigError, did_you_mean
 from allenact.utils.running_moments import RunningMoments
@@ -202,33 +203,49 @@ class NormalizedActorCritic(ActorCriticModel[GaussianDistr]):
 
     def make_rollout_policy(self, num_steps: int) -> RolloutPolicy:
         """Returns the policy as NumPy code, for the reasons given in `ActorCriticModel`."""
-        hidden = [_weights(layer) for layer in self.torso if isinstance(layer, nn.Linear)]
-        head_weight, head_bias = _weights(self.mean_head)
-        activation, clip = self._numpy_activation, self.observation_clip
         std = self.std().detach().numpy()  # [A]
-        noise = ActionNoise(num_steps, len(std))
         moments = self.observation_moments
-        if moments is not None:
-            mean, scale = moments.mean.float().numpy(), moments.scale().numpy()  # [O] each
+        act = _NormalizingActor(
+            input_uuid=self.input_uuid,
+            moments=None if moments is None else (moments.mean.float().numpy(), moments.scale().numpy()),
+            clip=self.observation_clip,
+            hidden=[_weights(layer) for layer in self.torso if isinstance(layer, nn.Linear)],
+            activation=self._numpy_activation,
+            head=_weights(self.mean_head),
+            std=std,
+        )
+        return NoisyPolicy(act, ActionNoise(num_steps, len(std)).draw)
 
-        def policy(observations: dict[str, Any]) -> Array:
-            x = observations[self.input_uuid]  # [N, O]
-            if moments is not None:
-                x = x - mean  # [N, O]
-                x /= scale
-                np.minimum(x, clip, out=x)
-                np.maximum(x, -clip, out=x)
-            for weight, bias in hidden:
-                x = x @ weight  # [N, size of the layer]
-                x += bias
-                activation(x)
-            actions: Array = noise.draw(len(x))  # [N, A]
-            actions *= std
-            actions += x @ head_weight
-            actions += head_bias
-            return actions
 
-        return policy
+@dataclass(frozen=True)
+class _NormalizingActor:
+    """The policy of a `NormalizedActorCritic` in NumPy."""
+
+    input_uuid: str
+    moments: tuple[Array, Array] | None  # mean and scale of the observations, [O] each
+    clip: float
+    hidden: list[tuple[Array, Array]]  # weights and biases
+    activation: Callable[[Array], Any]  # in place
+    head: tuple[Array, Array]
+    std: Array  # [A]
+
+    def __call__(self, observations: dict[str, Any], noise: Array) -> Array:
+        x = observations[self.input_uuid]  # [N, O]
+        if self.moments is not None:
+            mean, scale = self.moments
+            x = x - mean  # [N, O]
+            x /= scale
+            np.minimum(x, self.clip, out=x)
+            np.maximum(x, -self.clip, out=x)
+        for weight, bias in self.hidden:
+            x = x @ weight  # [N, size of the layer]
+            x += bias
+            self.activation(x)
+        head_weight, head_bias = self.head
+        actions: Array = noise * self.std  # [N, A]
+        actions += x @ head_weight
+        actions += head_bias
+        return actions
 
 
 def _weights(layer: nn.Linear) -> tuple[Array, Array]:

@@ -9,9 +9,11 @@ import torch
 
 from allenact.algorithms.onpolicy_sync.checkpointing import load_checkpoint
 from allenact.algorithms.onpolicy_sync.storage import RolloutBlockStorage
+from allenact.base_abstractions.sensor import SensorSuite
 from allenact.errors import TaskWorkerError
 from allenact.testing.experiments import ToyExperiment
-from allenact.testing.tasks import ToyTaskSampler
+from allenact.testing.tasks import PushRightTask, ToyTaskSampler
+from allenact_plugins.gym_plugin.gym_models import MemorylessActorCritic
 
 
 class FragileSampler(ToyTaskSampler):
@@ -93,6 +95,12 @@ class OneFragile(Fragile):
     def train_task_sampler_args(self, process_ind, *args, **kwargs):
         return {**super().train_task_sampler_args(process_ind, *args, **kwargs), "fragile": process_ind == 3}
 
+    def create_model(self, **kwargs):
+        if self.task_class is not PushRightTask:
+            return super().create_model(**kwargs)
+        spaces = SensorSuite(self.sensors).observation_spaces  # with this model the processes play by themselves
+        return MemorylessActorCritic("toy", self.action_space, spaces)
+
     def make_sampler_fn(self, *, fragile=False, **kwargs):
         crashes = self.crashes if fragile else 0
         return FragileSampler(self.task_class, folder=self.folder, crashes=crashes, **kwargs)
@@ -120,7 +128,7 @@ def rollouts(monkeypatch):
     "replaced and counted; the rollout begins anew, the same for the other samplers",
     "its episodes",
 )
-@pytest.mark.parametrize("task", ["copy", "remember"])
+@pytest.mark.parametrize("task", ["copy", "remember", "push_right"])
 def test_only_what_was_lost_begins_anew(task, train, marks, rollouts):
     """The other samplers do once more what they did, in the rollout of the crash; nothing of theirs is missing."""
     kwargs = {"task": task, "recurrent": task == "remember"}

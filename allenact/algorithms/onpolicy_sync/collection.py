@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from allenact.algorithms.onpolicy_sync.deferred_collection import collect_deferred, deferred_policy
+from allenact.algorithms.onpolicy_sync.deferred_collection import (
+    collect_played,
+    collect_rows,
+    complete,
+    deferred_policy,
+    new_game,
+)
 from allenact.algorithms.onpolicy_sync.non_finite import explain_non_finite, require_finite_rewards
+from allenact.algorithms.onpolicy_sync.policy import NoisyPolicy
 from allenact.utils import spaces_utils
 from allenact.utils.tensor_utils import add_step_dim, stack_observations, to_tensors
 
@@ -19,6 +27,7 @@ if TYPE_CHECKING:
     from allenact.algorithms.onpolicy_sync.policy import ActorCriticModel
     from allenact.algorithms.onpolicy_sync.storage import ExperienceStorage, RolloutStorage
     from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import VectorTasks
+    from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.playing import Game, PlayedRows
     from allenact.base_abstractions.misc import ActorCriticOutput, Memory
     from allenact.base_abstractions.preprocessor import SensorPreprocessorGraph
     from allenact.base_abstractions.task_batch import FinishedEpisode, StepBatch
@@ -49,6 +58,14 @@ def sample_actions(distributions: Any, observations: dict[str, Any]) -> Any:
     return distributions.sample()
 
 
+def _require_endless(exhausted: Sequence[int]) -> None:
+    if exhausted:
+        raise NotImplementedError(
+            f"Task sampler {exhausted[0]} ran out of tasks during training. Training needs samplers"
+            " without an end: leave max_tasks unset in train_task_sampler_args."
+        )
+
+
 class RolloutCollector:
     """Plays the tasks of one worker and feeds the storages of the current stage.
 
@@ -59,8 +76,13 @@ class RolloutCollector:
         preprocessors: applied to the batched observations of every step, or None.
         choose_actions: picks actions, `[1, N, ...]` in the structure of the action space, from the model's
             distributions and the observations it saw; the default samples.
-        stop_requested: asked before every step; once it answers True, `StopRequested` is raised.
-        num_workers: training workers that share the cores with this one, itself included.
+                policy, storage = deferred
+                if isinstance(policy, NoisyPolicy) and self.vector_tasks.can_play and tell_model is None:
+                    played = self._played(new_game(policy, storage, num_steps), on_step)
+                    cut = collect_played(storage, played, num_steps)
+                else:
+                    cut = collect_rows(policy, storage, step_tasks, num_steps)
+                complete(self.actor_critic, storage, cut if bootstrap_truncated else (), self.num_workers)
     """
 
     def __init__(
@@ -115,13 +137,13 @@ class RolloutCollector:
             storages: all storages of the stage, that one included; each is given every step.
             num_steps: T, steps of each sampler.
             bootstrap_truncated: also store V(last observation) of episodes that a limit ended.
-            on_step: called with the number of environment steps that a step of all samplers took.
+            on_step: called with the number of environment steps taken since the last call.
 
         Returns:
             The environment steps taken: T times the number of samplers.
 
         Raises:
-            StopRequested: between two steps, if asked to stop.
+            StopRequested: between two steps, if asked to stop; or between two reports of sampler processes that play.
             NonFiniteError: an observation or a reward is NaN or infinite.
             NotImplementedError: a sampler ran out of tasks, which training cannot handle.
         """
@@ -132,12 +154,8 @@ class RolloutCollector:
             if self.stop_requested():
                 raise StopRequested
             batch = self.vector_tasks.step_batch(flat_actions)
-            if batch.exhausted:
-                raise NotImplementedError(
-                    f"Task sampler {batch.exhausted[0]} ran out of tasks during training. Training needs samplers"
-                    " without an end: leave max_tasks unset in train_task_sampler_args."
-                )
-            require_finite_rewards(batch.rewards, next(row))
+            _require_endless(batch.exhausted)
+            require_finite_rewards(batch.rewards, next(row), 0, len(batch.rewards))
             self._episodes.extend(batch.episodes)
             if tell_model is not None:
                 tell_model(list(range(len(batch.rewards))))
@@ -148,14 +166,13 @@ class RolloutCollector:
         if self.choose_actions is sample_actions and self.preprocessors is None:
             deferred = deferred_policy(self.actor_critic, storages, num_steps)
             if deferred is not None:
-                collect_deferred(
-                    self.actor_critic,
-                    *deferred,
-                    step_tasks,
-                    num_steps,
-                    bootstrap_truncated=bootstrap_truncated,
-                    num_workers=self.num_workers,
-                )
+                policy, storage = deferred
+                if isinstance(policy, NoisyPolicy) and self.vector_tasks.can_play and tell_model is None:
+                    played = self._played(new_game(policy, storage, num_steps), on_step)
+                    cut = collect_played(storage, played, num_steps)
+                else:
+                    cut = collect_rows(policy, storage, step_tasks, num_steps)
+                complete(self.actor_critic, storage, cut if bootstrap_truncated else (), self.num_workers)
                 return steps
         for _ in range(num_steps):
             decision = self.act(rollout_storage)
@@ -165,6 +182,25 @@ class RolloutCollector:
                 extra["truncation_values"] = self.truncation_values(batch, decision)
             self.store(storages, decision, batch, **extra)
         return steps
+
+    def _played(self, game: Game, on_step: Callable[[int], None]) -> Generator[PlayedRows]:
+        """Yields what the sampler processes have played by themselves, once it has been looked at."""
+        episodes: list[tuple[int, FinishedEpisode]] = []
+        if self.stop_requested():
+            raise StopRequested
+        with closing(self.vector_tasks.play(game)) as played:
+            for rows in played:
+                if self.stop_requested():
+                    raise StopRequested
+                _require_endless(rows.exhausted)
+                require_finite_rewards(
+                    rows.rewards, rows.row, rows.samplers.start, self.vector_tasks.num_unpaused_tasks
+                )
+                episodes.extend(rows.episodes)
+                on_step(rows.rewards.size)
+                yield rows
+        episodes.sort(key=lambda ended: (ended[0], ended[1].sampler))  # as if they had been played row by row
+        self._episodes.extend(episode for _, episode in episodes)
 
     @torch.no_grad()
     def act(self, rollout_storage: RolloutStorage) -> Decision:

@@ -1,19 +1,23 @@
 """Collects a rollout with a policy that needs only the observation: values and log-probabilities follow in one pass.
 
-What comes out agrees with a full forward pass at every step within the rounding of float32.
+What comes out agrees with a full forward pass at every step within the rounding of float32. The steps are taken either
+row by row, with `collect_rows`, or by sampler processes that have been given the policy, with `collect_played`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from allenact.algorithms.onpolicy_sync.non_finite import explain_non_finite
-from allenact.algorithms.onpolicy_sync.policy import ActorCriticModel, RolloutPolicy
+from allenact.algorithms.onpolicy_sync.policy import ActorCriticModel, NoisyPolicy, RolloutPolicy
 from allenact.algorithms.onpolicy_sync.storage import RolloutBlockStorage
+from allenact.algorithms.onpolicy_sync.storage.observation_tree import flat_leaves
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.playing import Game
 from allenact.base_abstractions.misc import ActorCriticOutput, Memory
 from allenact.utils import spaces_utils
 from allenact.utils.tensor_utils import add_step_dim, stack_observations, to_tensors
@@ -21,7 +25,12 @@ from allenact.utils.torch_threads import threads_for, torch_threads
 
 if TYPE_CHECKING:
     from allenact.algorithms.onpolicy_sync.storage import ExperienceStorage
+    from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.playing import PlayedRows
     from allenact.base_abstractions.task_batch import StepBatch
+
+
+Cut = tuple[int, int, Any]
+"""Row, sampler and last observation of an episode that a limit ended."""
 
 
 def deferred_policy(
@@ -49,34 +58,62 @@ def deferred_policy(
         return None
 
 
-def collect_deferred(
-    model: ActorCriticModel[Any],
+def collect_rows(
     policy: RolloutPolicy,
     storage: RolloutBlockStorage,
     step_tasks: Callable[[np.ndarray], StepBatch],
     num_steps: int,
-    *,
-    bootstrap_truncated: bool,
-    num_workers: int,
-) -> None:
-    """Takes `num_steps` steps and fills `storage`.
+) -> list[Cut]:
+    """Takes `num_steps` steps and writes them to `storage`; `complete` is next.
 
     Args:
-        model: predicts values and log-probabilities at the end.
         policy: acts; what `deferred_policy` returned for `num_steps` steps.
         storage: likewise, between two rollouts.
         step_tasks: takes flat actions [N, A]; may raise to break off.
         num_steps: T.
-        bootstrap_truncated: also store V(last observation) of episodes that a limit ended.
-        num_workers: training workers that share the cores with this one, itself included.
     """
-    cut: list[tuple[int, int, Any]] = []  # row, sampler and last observation of episodes that a limit ended
+    cut: list[Cut] = []
     for row in range(num_steps):
         actions = policy(storage.observation_row(row))  # [N, A]
         batch = step_tasks(actions)
         storage.add_transition(batch.observations, actions, batch.rewards, batch.dones)
-        if bootstrap_truncated:
-            cut.extend((row, sampler, last) for sampler, last in batch.final_observations.items())
+        cut.extend((row, sampler, last) for sampler, last in batch.final_observations.items())
+    return cut
+
+
+def new_game(policy: NoisyPolicy, storage: RolloutBlockStorage, num_steps: int) -> Game:
+    """Returns what sampler processes are to play: T = `num_steps` steps from the newest observations of `storage`."""
+    noise = np.stack([policy.draw(storage.num_samplers) for _ in range(num_steps)])  # [T, N, ...]
+    return Game(policy.act, noise, dict(flat_leaves(storage.observation_row(storage.step))))
+
+
+def collect_played(storage: RolloutBlockStorage, played: Generator[PlayedRows], num_steps: int) -> list[Cut]:
+    """Writes to `storage` what sampler processes play by themselves, the same as with `collect_rows`.
+
+    Args:
+        storage: what `deferred_policy` returned, between two rollouts.
+        played: the rows of a game, in any order; may raise to break off.
+        num_steps: T.
+    """
+    cut: list[Cut] = []
+    storage.reserve(num_steps)
+    with closing(played):
+        for block in played:
+            storage.add_block(block.row, block.samplers, block.observations, block.actions, block.rewards, block.dones)
+            cut.extend(block.final_observations)
+    storage.complete(num_steps)
+    return sorted(cut, key=lambda end: end[:2])
+
+
+def complete(model: ActorCriticModel[Any], storage: RolloutBlockStorage, cut: Sequence[Cut], num_workers: int) -> None:
+    """Adds what `model` says of a rollout: values and log-probabilities.
+
+    Args:
+        model: the one that acted.
+        storage: holds the steps.
+        cut: episodes whose V(last observation) is to be stored, too.
+        num_workers: training workers that share the cores with this one, itself included.
+    """
     _add_predictions(model, storage, num_workers)
     if cut:
         _add_truncation_values(model, storage, cut)
@@ -97,7 +134,7 @@ def _add_predictions(model: ActorCriticModel[Any], storage: RolloutBlockStorage,
 
 @torch.no_grad()
 def _add_truncation_values(
-    model: ActorCriticModel[Any], storage: RolloutBlockStorage, cut: Sequence[tuple[int, int, Any]]
+    model: ActorCriticModel[Any], storage: RolloutBlockStorage, cut: Sequence[Cut]
 ) -> None:
     rows = [row for row, _, _ in cut]
     samplers = [sampler for _, sampler, _ in cut]

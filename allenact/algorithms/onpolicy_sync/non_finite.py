@@ -57,17 +57,26 @@ def require_finite_observations(observations: Mapping[str, Any]) -> None:
         raise blamed
 
 
-def require_finite_rewards(rewards: np.ndarray, row: int) -> None:
-    """Checks the rewards [N] of one step, the `row`-th of the rollout.
+def require_finite_rewards(rewards: np.ndarray, first_row: int, first_sampler: int, num_samplers: int) -> None:
+    """Checks rewards of a rollout.
+
+    Args:
+        rewards: [K, n], or [n] of one row.
+        first_row: the first of the K rows.
+        first_sampler: the first of the n samplers.
+        num_samplers: N, of all samplers.
 
     Raises:
         NonFiniteError: one is NaN or infinite.
     """
     if not np.isfinite(rewards).all():
-        samplers = np.flatnonzero(~np.isfinite(rewards)).tolist()
+        rewards = np.atleast_2d(rewards)  # [K, n]
+        row = int(np.argmin(np.isfinite(rewards).all(axis=1)))  # the first that is not
+        bad = np.flatnonzero(~np.isfinite(rewards[row]))[:5]
         raise NonFiniteError(
             "a task returned a reward that is NaN or infinite.",
-            f"samplers {samplers[:5]} of {len(rewards)}, row {row} of the rollout: {rewards[samplers[:5]].tolist()}",
+            f"samplers {(first_sampler + bad).tolist()} of {num_samplers}, row {first_row + row} of the rollout:"
+            f" {rewards[row, bad].tolist()}",
             "look at what the task's step() returns; rewards are float32, at most 3.4e38.",
         )
 

@@ -30,7 +30,9 @@ __all__ = [
     "MemoryDimType",
     "MemoryShapeType",
     "MemorySpecType",
+    "NoisyPolicy",
     "ObservationType",
+    "PureAct",
     "RolloutPolicy",
 ]
 
@@ -43,6 +45,29 @@ ActionType = torch.Tensor | OrderedDict[str, Any] | tuple[Any, ...] | int
 
 # Observations, nested dicts with leaves [N, O...], -> flattened actions [N, A].
 RolloutPolicy = Callable[[dict[str, Any]], np.ndarray]
+
+# The same, with the noise of the step, [N, ...], as second argument: no randomness, no state, and it can be pickled.
+PureAct = Callable[[dict[str, Any], np.ndarray], np.ndarray]
+
+
+class NoisyPolicy:
+    """A `RolloutPolicy` whose noise is drawn apart, so that sampler processes can act by themselves.
+
+    Args:
+        act: chooses the actions. Those of one sampler depend on nothing but its observations and its noise.
+        draw: returns the noise of the next step for N samplers, [N, ...].
+    """
+
+    def __init__(self, act: PureAct, draw: Callable[[int], np.ndarray]) -> None:
+        self.act = act
+        self.draw = draw
+
+    def __call__(self, observations: dict[str, Any]) -> np.ndarray:
+        """Returns actions [N, A]."""
+        leaf: Any = observations
+        while isinstance(leaf, dict):
+            leaf = next(iter(leaf.values()))
+        return self.act(observations, self.draw(len(leaf)))
 
 
 class ActorCriticModel(Generic[DistributionType], nn.Module, abc.ABC):
@@ -124,7 +149,8 @@ class ActorCriticModel(Generic[DistributionType], nn.Module, abc.ABC):
         To be implemented by models on the CPU without memory whose policy looks at nothing but the observations. It is
         called before each rollout, whose weights the function may take over; it draws its noise from torch's generator.
         `forward` must give the same distribution within rounding: values and log-probabilities of the rollout are
-        computed by it, in one pass when the rollout ends.
+        computed by it, in one pass when the rollout ends. If it is a `NoisyPolicy`, sampler processes play whole
+        rollouts without a word to the trainer.
 
         Args:
             num_steps: T, how often the function will be called.

@@ -29,7 +29,7 @@ def flat_leaves(observations: Mapping[str, Any], prefix: str = "") -> Iterator[t
             yield prefix + name, value
 
 
-def unflatten_observations(flat: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+def unflatten_observations(flat: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the nested observations that `flatten_observations` had been given."""
     nested: dict[str, Any] = {}
     for flat_name, value in flat.items():

@@ -186,6 +186,37 @@ class RolloutBlockStorage(RolloutBatches, RolloutStorage):
         self.step += 1
         self.total_experiences += self.num_samplers
 
+    def add_block(
+        self,
+        row: int,
+        samplers: slice,
+        observations: Mapping[str, np.ndarray],
+        actions: np.ndarray,
+        rewards: np.ndarray,
+        dones: np.ndarray,
+    ) -> None:
+        """Writes K steps of n samplers. `reserve` comes first, and `complete` when every sampler has its steps.
+
+        Args:
+            row: of the first step.
+            samplers: whose steps they are.
+            observations: under flat names, leaves [K, n, O...] (NumPy), seen after the actions.
+            actions: [K, n, A] flattened.
+            rewards: [K, n].
+            dones: [K, n] whether `observations` are the first of an episode.
+        """
+        end, (observation_rows, rows) = row + len(rewards), self._numpy_rows()
+        for name, block in observations.items():
+            observation_rows[name][row + 1 : end + 1, samplers] = block
+        rows["prev_actions"][row + 1 : end + 1, samplers] = actions
+        rows["rewards"][row:end, samplers, 0] = rewards
+        rows["masks"][row + 1 : end + 1, samplers, 0] = ~dones
+
+    def complete(self, num_steps: int) -> None:
+        """Counts the steps of all samplers that `add_block` has written."""
+        self.step += num_steps
+        self.total_experiences += num_steps * self.num_samplers
+
     def observation_row(self, step: int) -> dict[str, Any]:
         """Returns the nested observations of one step as NumPy arrays, leaves [N, O...]. CPU only."""
         observations, _ = self._numpy_rows()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import protocol
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.playing import Game, PlayedRows
 from allenact.base_abstractions.misc import RLStepResult
 from allenact.base_abstractions.sensor import Sensor, SensorSuite
 from allenact.base_abstractions.task import TaskSampler
@@ -74,6 +75,18 @@ class VectorTasks(ABC):
         Args:
             flat_actions: [N, A], flattened as `spaces_utils.flatten(action_space, ...)` does.
         """
+
+    @property
+    def can_play(self) -> bool:
+        """Whether `play` can be called now."""
+        return False
+
+    def play(self, game: Game) -> Generator[PlayedRows]:
+        """Lets processes play a game of all samplers by themselves; yields what they have played as it comes.
+
+        To be closed if it is not used up. Rows of one sampler come in order.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no processes that could play")
 
     @abstractmethod
     def next_task(self, **kwargs: Any) -> list[Any]:

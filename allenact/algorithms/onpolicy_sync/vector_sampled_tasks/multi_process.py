@@ -1,14 +1,15 @@
 """The samplers spread over worker processes: what the serial class does, several at a time.
 
 Each worker runs a `SingleProcessVectorSampledTasks` for a contiguous part of the samplers. Actions, observations,
-rewards and flags of `step_batch` are rows of arrays in shared memory; all else travels over the workers' pipes.
+rewards and flags of `step_batch` are rows of arrays in shared memory; all else travels over the workers' pipes, also
+what workers have seen that were given a policy and `play` by themselves.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from multiprocessing.context import BaseContext
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.base import (
     callback_suite,
     common_observation_space,
 )
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.playing import Game, PlayedRows
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.shared_memory import (
     Layout,
     Selection,
@@ -203,6 +205,24 @@ class VectorSampledTasks(ListVectorTasks):
             batch.episodes.extend(FinishedEpisode(start + e.sampler, e.metrics, e.callback_data) for e in episodes)
             batch.exhausted.extend(start + position for position in exhausted)
         return batch
+
+    @property
+    def can_play(self) -> bool:
+        """Whether `play` can be called now: not while samplers are paused."""
+        return self.num_unpaused_tasks == self._num_samplers
+
+    def play(self, game: Game) -> Generator[PlayedRows]:
+        """Lets the workers play a game by themselves; yields what they have played as it comes."""
+        try:
+            self._pool.send({span.worker: ("start_playing", (game,)) for span in self._spans})
+            while self._pool.is_busy:
+                reports = self._pool.receive_next()
+                unfinished = [w for w, rows in reports.items() if rows.end < len(game.noise) and not rows.exhausted]
+                self._pool.send({worker: ("play_on", ()) for worker in unfinished})
+                yield from reports.values()
+        finally:
+            if not self.is_closed:
+                self._pool.receive()  # broken off: the next request must not get an answer to the last
 
     def _make_arrays(self, layouts: list[tuple[Span, Layout]]) -> None:
         """Allocates the arrays of all samplers, in shared memory if that can be had."""

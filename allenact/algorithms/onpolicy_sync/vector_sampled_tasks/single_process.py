@@ -18,6 +18,7 @@ from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.base import (
     close_samplers,
     common_observation_space,
 )
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.playing import Game, PlayedRows, Player
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.shared_memory import (
     Layout,
     Selection,
@@ -90,6 +91,7 @@ class SingleProcessVectorSampledTasks(ListVectorTasks):
         self._first_sampler = first_sampler
         self._rng_guard = preserve_rng_state if preserve_rng else contextlib.nullcontext
         self._arrays: StepArrays | None = None  # made by the first observe(), which knows shapes and types
+        self._player: Player | None = None
         self._results: list[RLStepResult] | None = None  # between async_step and wait_step
         super().__init__(len(sampler_fn_args_list or ()))
         try:
@@ -214,6 +216,16 @@ class SingleProcessVectorSampledTasks(ListVectorTasks):
             else:
                 arrays.write(index, result.observation, self._first_sampler + index)
         return final_observations, episodes, exhausted
+
+    def start_playing(self, game: Game) -> PlayedRows:
+        """Takes up a game of all samplers of all processes; returns the first rows of its own."""
+        self._player = Player(self, game, self._first_sampler)
+        return self._player.play()
+
+    def play_on(self) -> PlayedRows:
+        """Returns the next rows of the game."""
+        assert self._player is not None
+        return self._player.play()
 
     def select_rows(self) -> Selection:
         """Returns observations, rewards, dones and truncated of the active samplers."""

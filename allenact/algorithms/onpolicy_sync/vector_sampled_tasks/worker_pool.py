@@ -62,7 +62,7 @@ class WorkerPool:
         self._worker_of: dict[int, int] = {}  # file descriptor of a connection -> worker
         self._poll = select.poll()  # kept, because making one costs as much as waking a worker
         self._pending: dict[int, str] = {}  # worker -> method it has not answered yet
-        self._sent_at = time.monotonic()
+        self._sent_at: dict[int, float] = {}  # worker -> when, on the monotonic clock
         self._owner = os.getpid()
         self._closed = False
         try:
@@ -91,6 +91,7 @@ class WorkerPool:
             )
             process.start()
         self._pending[worker] = "start"
+        self._sent_at[worker] = time.monotonic()
         self._processes[worker : worker + 1] = [process]
 
     @property
@@ -132,14 +133,15 @@ class WorkerPool:
             raise TaskWorkerError("these sampler workers have been closed.", do="make new ones after a failure.")
         if self._lost:
             raise TaskWorkerError(f"{self._names(self._lost)} failed.", do="replace_lost() comes first.")
-        if self._pending:
+        if not self._pending.keys().isdisjoint(requests):
             raise RuntimeError(
                 f"sampler workers have not answered yet: {self._pending}. wait_step() has to come first; if a call was"
                 " interrupted, close these samplers and make new ones"
             )
-        self._sent_at = time.monotonic()
+        now = time.monotonic()
         for worker, request in requests.items():
             self._pending[worker], _ = request
+            self._sent_at[worker] = now
             try:
                 send(self._connections[worker], request)
                 if descriptor is not None:
@@ -148,7 +150,21 @@ class WorkerPool:
                 self._fail_dead(worker)
 
     def receive(self, patience: float = 1.0) -> dict[int, Any]:
-        """Returns worker -> answer to the last request, taking answers as they come.
+        """Returns worker -> answer to the last request, once all workers that were asked have answered.
+
+        Args:
+            patience: how many read timeouts to wait.
+
+        Raises:
+            TaskWorkerError: see `receive_next`.
+        """
+        replies: dict[int, Any] = {}
+        while self._pending:
+            replies.update(self.receive_next(patience))
+        return replies
+
+    def receive_next(self, patience: float = 1.0) -> dict[int, Any]:
+        """Returns worker -> answer to the last request of the workers that answer first, at least one.
 
         Args:
             patience: how many read timeouts to wait.
@@ -158,26 +174,29 @@ class WorkerPool:
                 the others that are to live on.
         """
         replies: dict[int, Any] = {}
-        while self._pending:
-            ready = self._poll.poll(self._milliseconds_left(patience))
-            if not ready:
-                self._fail_late()
-            for descriptor, _ in ready:
-                worker = self._worker_of[descriptor]
-                try:
-                    reply = receive(self._connections[worker])
-                except (EOFError, OSError):
-                    self._fail_dead(worker)
-                if isinstance(reply, Failure):
-                    self._fail_raised(worker, reply)
-                replies[worker] = reply
-                del self._pending[worker]
+        ready = self._poll.poll(self._milliseconds_left(patience))
+        if not ready:
+            self._fail_late()
+        for descriptor, _ in ready:
+            worker = self._worker_of[descriptor]
+            try:
+                reply = receive(self._connections[worker])
+            except (EOFError, OSError):
+                self._fail_dead(worker)
+            if isinstance(reply, Failure):
+                self._fail_raised(worker, reply)
+            replies[worker] = reply
+            del self._pending[worker]
         return replies
 
     def _milliseconds_left(self, patience: float) -> float | None:
         if self._read_timeout is None:
             return None
-        return 1000 * max(0.0, self._sent_at + patience * self._read_timeout - time.monotonic())
+        return 1000 * max(0.0, self._oldest_request() + patience * self._read_timeout - time.monotonic())
+
+    def _oldest_request(self) -> float:
+        """Returns when the request was sent that has waited longest for an answer."""
+        return min(self._sent_at[worker] for worker in self._pending)
 
     # Failures
 
@@ -209,8 +228,9 @@ class WorkerPool:
 
     def _fail_late(self) -> Never:
         """Raises for workers that did not answer in time, after they have said on stderr where they hang."""
-        late, method = list(self._pending), next(iter(self._pending.values()))
-        elapsed = time.monotonic() - self._sent_at
+        oldest = self._oldest_request()
+        late = [worker for worker in self._pending if self._sent_at[worker] == oldest]
+        method, elapsed = self._pending[late[0]], time.monotonic() - oldest
         if method != "start":  # a starting process may not know the signal yet
             for pid in (self._processes[worker].pid for worker in late):
                 with contextlib.suppress(ProcessLookupError):
