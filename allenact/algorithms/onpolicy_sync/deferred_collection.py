@@ -82,9 +82,9 @@ def collect_rows(
 
 
 def new_game(policy: NoisyPolicy, storage: RolloutBlockStorage, num_steps: int) -> Game:
-    """Returns what sampler processes are to play: T = `num_steps` steps from the newest observations of `storage`."""
+    """Returns what sampler processes are to play: T = `num_steps` steps from the first observations of `storage`."""
     noise = np.stack([policy.draw(storage.num_samplers) for _ in range(num_steps)])  # [T, N, ...]
-    return Game(policy.act, noise, dict(flat_leaves(storage.observation_row(storage.step))))
+    return Game(policy.act, noise, dict(flat_leaves(storage.observation_row(0))))
 
 
 def collect_played(storage: RolloutBlockStorage, played: Generator[PlayedRows], num_steps: int) -> list[Cut]:
@@ -133,9 +133,7 @@ def _add_predictions(model: ActorCriticModel[Any], storage: RolloutBlockStorage,
 
 
 @torch.no_grad()
-def _add_truncation_values(
-    model: ActorCriticModel[Any], storage: RolloutBlockStorage, cut: Sequence[Cut]
-) -> None:
+def _add_truncation_values(model: ActorCriticModel[Any], storage: RolloutBlockStorage, cut: Sequence[Cut]) -> None:
     rows = [row for row, _, _ in cut]
     samplers = [sampler for _, sampler, _ in cut]
     observations = to_tensors(stack_observations([last for _, _, last in cut]), storage.device)  # [n, O...]
