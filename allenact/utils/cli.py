@@ -196,7 +196,8 @@ def _add_how_to_run(group: argparse._ArgumentGroup) -> None:
         type=str.lower,
         choices=SAMPLER_BACKENDS,
         default="auto",
-        help="how task samplers are stepped; auto: batched where the tasks offer it, else processes",
+        help="how task samplers are stepped; auto: batched where the tasks offer it, else processes; validation always"
+        " steps its own in one process",
     )
     group.add_argument(
         "--enable_crash_recovery",

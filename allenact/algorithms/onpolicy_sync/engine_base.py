@@ -40,8 +40,9 @@ class OnPolicyRLEngine:
         worker_id: index among the workers of this mode.
         num_workers: number of workers of this mode.
         distributed_address: `ip:port` where several training workers meet.
-        max_sampler_processes: most processes that the samplers are spread over; None: the usable cores.
-        sampler_backend: "auto", "batched", "process" or "serial".
+        max_sampler_processes: most processes that the samplers are spread over; None: the usable cores. Validation
+            steps its samplers in its own process.
+        sampler_backend: "auto", "batched", "process" or "serial"; to validation, "process" means "auto".
         deterministic_agents: evaluation plays the mode of the action distribution.
         deterministic_cudnn: deterministic cuDNN.
         callback_sensors: evaluated on every finished task for the run's callbacks.
@@ -108,12 +109,13 @@ class OnPolicyRLEngine:
             SpaceMismatchError: the model expects other observations or actions than the tasks give.
         """
         if self._vector_tasks is None:
+            beside_training = self.mode == VALID_MODE_STR  # no process but this one, which leaves training the cores
             self._vector_tasks = make_vector_tasks(
                 partial(make_seeded_sampler, self.config.make_sampler_fn),
                 self._sampler_args(),
                 action_space=self.actor_critic.action_space,
-                backend=self.sampler_backend,
-                max_processes=self.max_sampler_processes,
+                backend="auto" if beside_training and self.sampler_backend == "process" else self.sampler_backend,
+                max_processes=1 if beside_training else self.max_sampler_processes,
                 callback_sensors=self.callback_sensors,
                 num_threads=self._batch_threads(),
                 keep_healthy=self.restarts_samplers,

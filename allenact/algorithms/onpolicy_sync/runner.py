@@ -79,6 +79,8 @@ class OnPolicyRunner(RunnerBase):
         if self.running_validation:
             start = partial(self._start_evaluator, "validation", common, mode="valid")
             run.validation = Validation(start, replaces_worker=try_restart_after_task_error)
+            if self.sampler_backend == "process":
+                get_logger().info("Validation, beside training, steps its task samplers in its own process.")
         with self._at_work(run) as stop:
             trainers = self._start_trainers(
                 run,

@@ -157,6 +157,22 @@ def test_a_failure_is_raised_as_it_was(workers):
         next(logs)
 
 
+def test_validation_starts_once_a_trainer_is_ready(workers):
+    trainer, started = workers().says(package(steps=32)), []
+    validation = Validation(lambda: started.append(workers(FakeValidator)) or started[-1])
+    logs = supervise_training([trainer], validation, never)
+    next(logs)
+    assert not started, "training has not begun"
+    trainer.says(Ready(), package(steps=64))
+    next(logs)
+    assert len(started) == 1
+    trainer.says(Path("64"))
+    assert told([next(logs)]) == [[("valid", 64)]]
+    trainer.says(Finished(True))
+    assert told(logs) == []
+    assert len(started) == 1
+
+
 def test_a_failing_validation_ends_the_run(workers):
     trainer = workers().says(Path("32"))  # and would go on for ever
     validator = workers(FakeValidator, fails_on="32")
