@@ -252,6 +252,20 @@ def step_profile(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     return table(head, [[str(row["num_samplers"]), *map(middle, row["microseconds"].values())] for row in rows])
 
 
+def overlap(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """One line for each number of samplers."""
+    rows = list(rows)
+    head = ["task", "N", *rows[0]["steps_per_second"]]
+    lines = []
+    for row in rows:
+        cells = [
+            f"{middle(rates)}; {ratio(row['ratios'], name)} x" if name in row["ratios"] else middle(rates)
+            for name, rates in row["steps_per_second"].items()
+        ]
+        lines.append([row["task"], str(row["num_samplers"]), *cells])
+    return table(head, lines)
+
+
 def rendering(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     """One line for each thing that is done to the frames."""
     lines = []
@@ -289,6 +303,7 @@ TABLES: dict[str, Callable[[Iterable[Mapping[str, Any]]], list[str]]] = {
     "update_speed": update_speed,
     "startup": startup,
     "step_profile": step_profile,
+    "overlap": overlap,
     "training_run": training_run,
     "learning": learning,
     "rendering": rendering,

@@ -16,6 +16,7 @@ from allenact.viz import AgentViewViz, VizSuite
 from allenact.viz.base import vector_task_datum
 from benchmarks import (
     log_cost,
+    overlap,
     peers,
     rendering,
     rl_games_ppo,
@@ -90,6 +91,14 @@ def test_box2d_is_compared_with_the_serial_backend():
         "process whole": ("process whole", "serial whole"),
     }
     assert not throughput.is_offered("batched", "LunarLanderContinuous", 8)
+
+
+def test_overlap(tmp_path):
+    overlap.main(["--samplers", "2", "--rollout_rows", "8", "--results", str(tmp_path), *TINY])
+    (row,) = json.loads((tmp_path / "overlap-tiny.json").read_text())["rows"]
+    assert row["steps_per_second"].keys() == {"one engine", "two threads", "two processes"}
+    assert row["ratios"].keys() == {"two threads", "two processes"}
+    assert tables.overlap([row])[-1].startswith("| Ant | 2 |")
 
 
 def test_update_speed(tmp_path):
