@@ -57,17 +57,18 @@ class Part:
         config = EXPERIMENTS[task]()
         set_seed(0)
         torch.set_num_threads(1)
-        self.model: Any = config.create_model()
+        model: Any = config.create_model()
+        self.model = model
         seeds = worker_seeds(num_samplers, 0)
         self.tasks = make_vector_tasks(
             partial(make_seeded_sampler, config.make_sampler_fn),
             [config.train_task_sampler_args(index, num_samplers, seeds=seeds) for index in samplers],
-            action_space=self.model.action_space,
+            action_space=model.action_space,
             backend="batched",
             num_threads=num_threads,
         )
         self.storage = RolloutBlockStorage()
-        RolloutCollector(self.model, self.tasks, torch.device("cpu")).initialize([self.storage])
+        RolloutCollector(model, self.tasks, torch.device("cpu")).initialize([self.storage])
 
     def collect(self, num_steps: int) -> None:
         """Takes T steps and stores them."""

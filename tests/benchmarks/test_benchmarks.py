@@ -93,6 +93,7 @@ def test_box2d_is_compared_with_the_serial_backend():
     assert not throughput.is_offered("batched", "LunarLanderContinuous", 8)
 
 
+@pytest.mark.slow
 def test_overlap(tmp_path):
     overlap.main(["--samplers", "2", "--rollout_rows", "8", "--results", str(tmp_path), *TINY])
     (row,) = json.loads((tmp_path / "overlap-tiny.json").read_text())["rows"]
