@@ -10,15 +10,19 @@ from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import make_vector_t
 from allenact.base_abstractions.sensor import SensorSuite
 from allenact.testing.tasks import PushRightTask, ToySensor, ToyTaskSampler
 from allenact_plugins.gym_plugin.gym_models import MemorylessActorCritic
+from allenact_plugins.gym_plugin.normalized_actor_critic import NormalizedActorCritic
 
 SENSORS = [ToySensor(PushRightTask.observation_size)]
 
 
-class InFullAtEveryStep(MemorylessActorCritic):
+def in_full_at_every_step(model_class):
     """A subclass with a forward of its own, which the inherited `make_rollout_policy` may not match."""
 
-    def forward(self, *args, **kwargs):
-        return super().forward(*args, **kwargs)
+    class InFull(model_class):
+        def forward(self, *args, **kwargs):
+            return super().forward(*args, **kwargs)
+
+    return InFull
 
 
 def collect(model_class, bootstrap_truncated, samplers=3, steps=17):
@@ -32,10 +36,13 @@ def collect(model_class, bootstrap_truncated, samplers=3, steps=17):
         storage.reserve(steps)
         collector = RolloutCollector(model, tasks, torch.device("cpu"))
         collector.initialize([storage])
-        rollouts = []
+        rollouts, calls, calls_of_model = [], [], []
+        model.register_forward_hook(lambda *_: calls_of_model.append(1))
         for _ in range(2):
+            calls_of_model.clear()
             taken = collector.collect(storage, [storage], steps, bootstrap_truncated=bootstrap_truncated)
             assert taken == steps * samplers
+            calls.append(len(calls_of_model))
             storage.before_updates(next_value=collector.next_value(storage), use_gae=True, gamma=0.9, tau=0.95)
             names = ("rewards", "masks", "actions", "prev_actions", "action_log_probs", "value_preds", "returns")
             rollout = {name: getattr(storage, name).clone() for name in names}
@@ -45,17 +52,21 @@ def collect(model_class, bootstrap_truncated, samplers=3, steps=17):
         return (
             rollouts,
             [(e.sampler, e.metrics) for e in collector.pop_episodes()],
-            deferred_policy(model, [storage], 5),
+            calls,
         )
 
 
 @pytest.mark.parametrize("bootstrap_truncated", [False, True])
-@pytest.mark.parametrize(("samplers", "steps"), [(3, 17), (16, 70)])  # noise step by step, and for many steps at once
-def test_deferred_equals_full(bootstrap_truncated, samplers, steps):
-    full, full_episodes, full_defers = collect(InFullAtEveryStep, bootstrap_truncated, samplers, steps)
-    deferred, deferred_episodes, defers = collect(MemorylessActorCritic, bootstrap_truncated, samplers, steps)
-    assert full_defers is None
-    assert defers is not None
+@pytest.mark.parametrize(
+    ("model_class", "samplers", "steps"),  # noise step by step, and for many steps at once
+    [(MemorylessActorCritic, 3, 17), (MemorylessActorCritic, 16, 70), (NormalizedActorCritic, 3, 17)],
+)
+def test_deferred_equals_full(model_class, samplers, steps, bootstrap_truncated):
+    in_full = in_full_at_every_step(model_class)
+    full, full_episodes, full_calls = collect(in_full, bootstrap_truncated, samplers, steps)
+    deferred, deferred_episodes, calls = collect(model_class, bootstrap_truncated, samplers, steps)
+    assert min(full_calls) >= steps
+    assert calls == [1 + bootstrap_truncated] * 2, "once for the rollout, once for the episodes that a limit ended"
     assert full_episodes
     for (sampler, metrics), (other_sampler, other_metrics) in zip(full_episodes, deferred_episodes, strict=True):
         assert sampler == other_sampler
