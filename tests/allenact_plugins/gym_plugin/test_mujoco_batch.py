@@ -1,5 +1,12 @@
 """Batched samplers against the same samplers one by one: every number, every episode, every state."""
 
+import multiprocessing
+import re
+import sys
+from functools import partial
+from pathlib import Path
+
+import gymnasium.envs.mujoco
 import numpy as np
 import pytest
 import torch
@@ -9,10 +16,11 @@ from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.factory import make_
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.single_process import SingleProcessVectorSampledTasks
 from allenact.base_abstractions.sensor import Sensor, SensorSuite
 from allenact.errors import TaskError
+from allenact_plugins.gym_plugin.gym_environment import GymEnvironment
 from allenact_plugins.gym_plugin.gym_sensors import GymMuJoCoSensor
 from allenact_plugins.gym_plugin.gym_tasks import GymContinuousTask, GymTaskSampler
 from allenact_plugins.gym_plugin.mujoco_batch import MuJoCoTaskBatch, batch_obstacle
-from allenact_plugins.gym_plugin.mujoco_tasks import MUJOCO_TASKS
+from allenact_plugins.gym_plugin.mujoco_tasks import MUJOCO_TASKS, MuJoCoTask
 
 
 def samplers(env_id, count=4, first_seed=0, **kwargs):
@@ -28,6 +36,18 @@ def batched_tasks(env_id, num_threads=2, **kwargs):
     batch = GymTaskSampler.make_batch(samplers(env_id, **kwargs), num_threads)
     assert isinstance(batch, MuJoCoTaskBatch)
     return BatchedVectorTasks(batch)
+
+
+def process_tasks(env_id, **kwargs):
+    sensors = [GymMuJoCoSensor(env_id, uuid="state")]
+    return make_vector_tasks(
+        partial(GymTaskSampler, env_id, sensors=sensors, **kwargs),
+        [{"seed": seed} for seed in range(4)],
+        action_space=None,
+        backend="process",
+        max_processes=2,
+        mp_ctx=multiprocessing.get_context("fork"),  # quick, because the engine has been imported
+    )
 
 
 def actions_for(tasks, seed=0):
@@ -46,6 +66,7 @@ def assert_same_step(one, other):
     assert one.rewards.dtype == other.rewards.dtype == np.float32
 
 
+NEVER_OVER = [env_id for env_id, task in MUJOCO_TASKS.items() if task.terminated is MuJoCoTask.terminated]
 WITH_CONTACT_FORCES = [env_id for env_id, task in MUJOCO_TASKS.items() if task.observes_contact_forces]
 
 
@@ -55,10 +76,19 @@ WITH_CONTACT_FORCES = [env_id for env_id, task in MUJOCO_TASKS.items() if task.o
 )
 def test_every_task_equals_its_serial_samplers(env_id, contact_forces):
     kwargs = {"gym_env_kwargs": {"max_episode_steps": 17, "contact_forces": contact_forces}}
-    serial, batched = serial_tasks(env_id, **kwargs), batched_tasks(env_id, **kwargs)
-    np.testing.assert_equal(serial.observe(), batched.observe())
-    for _, actions in zip(range(40), actions_for(serial), strict=False):
-        assert_same_step(serial.step_batch(actions), batched.step_batch(actions))
+    with process_tasks(env_id, **kwargs) as processes:
+        serial, batched = serial_tasks(env_id, **kwargs), batched_tasks(env_id, **kwargs)
+        np.testing.assert_equal(serial.observe(), batched.observe())
+        np.testing.assert_equal(serial.observe(), processes.observe())
+        falls = limits = 0
+        for _, actions in zip(range(40), actions_for(serial), strict=False):
+            step = serial.step_batch(actions)
+            assert_same_step(step, batched.step_batch(actions))
+            assert_same_step(step, processes.step_batch(actions))
+            falls += int((step.dones & ~step.truncated).sum())
+            limits += int(step.truncated.sum())
+    assert (falls > 0) == (env_id not in NEVER_OVER)
+    assert limits > 0 or env_id == "InvertedDoublePendulum-v2", "which falls before"
 
 
 @pytest.mark.parametrize("num_threads", [1, 2])
@@ -191,7 +221,7 @@ def as_arrays(state):
 
 @pytest.mark.parametrize("saver", [serial_tasks, batched_tasks])
 @pytest.mark.parametrize("restorer", [serial_tasks, batched_tasks])
-@pytest.mark.parametrize("env_id", ["Ant-v2", "Hopper-v2", "Reacher-v2"])
+@pytest.mark.parametrize("env_id", ["Ant-v2", "Hopper-v2", "Humanoid-v2", "Reacher-v2"])
 def test_a_restored_run_equals_the_uninterrupted_one(env_id, saver, restorer, tmp_path):
     kwargs = {"gym_env_kwargs": {"max_episode_steps": 25}}
     whole = saver(env_id, **kwargs)
@@ -252,17 +282,76 @@ def test_callback_sensors_see_the_finished_task():
 @pytest.mark.faults(
     "MuJoCo simulation becomes unstable", "its episode ends, with a warning", "the rest of that episode"
 )
-def test_an_unstable_simulation_ends_its_episode_only():
-    serial, batched = serial_tasks("Ant-v2"), batched_tasks("Ant-v2")
+@pytest.mark.parametrize("where", ["action", "velocity"])
+def test_an_unstable_simulation_ends_its_episode_only(where):
+    alone = samplers("Ant-v2")
+    serial, batched = SingleProcessVectorSampledTasks.from_samplers(alone), batched_tasks("Ant-v2")
     actions = torch.zeros(4, 8)
-    actions[2] = float("nan")
+    if where == "action":
+        actions[2] = float("nan")
+    else:
+        alone[2].env.mujoco_env.simulations._fields.qvel[0, 3] = 1e20
+        batched.batch.simulations._fields.qvel[2, 3] = 1e20
     step = batched.step_batch(actions)
     assert_same_step(serial.step_batch(actions), step)
     assert step.dones.tolist() == [False, False, True, False]
     assert step.truncated.tolist() == [False] * 4
     assert step.rewards[2] == 0
     assert np.isfinite(step.observations["state"]).all()
+    for _, actions in zip(range(20), actions_for(serial), strict=False):
+        assert_same_step(serial.step_batch(actions), batched.step_batch(actions))
     assert batched.batch.simulations.num_unstable == 1
+
+
+def test_an_engine_that_runs_out_of_memory_ends_one_episode_only(tmp_path, monkeypatch):
+    """The error is MuJoCo's own: an ant that touches the floor with many parts needs more than 16 KB."""
+    assets = Path(gymnasium.envs.mujoco.__file__).parent / "assets"
+    small = re.sub("(<mujoco.*?>)", r'\1<size memory="16K"/>', (assets / "ant.xml").read_text(), count=1)
+    (tmp_path / "small.xml").write_text(small)
+    kwargs = {"gym_env_kwargs": {"xml_file": str(tmp_path / "small.xml"), "max_episode_steps": 25}}
+    serial, batched = serial_tasks("Ant-v2", **kwargs), batched_tasks("Ant-v2", **kwargs)
+    errors, find = [], batched.batch.simulations._find_unstable
+    monkeypatch.setattr(
+        batched.batch.simulations, "_find_unstable", lambda raised, *rest: errors.extend(raised) or find(raised, *rest)
+    )
+    for _, actions in zip(range(60), actions_for(serial), strict=False):
+        assert_same_step(serial.step_batch(actions), batched.step_batch(actions))
+    assert 0 < len(errors) == batched.batch.simulations.num_unstable < 10
+
+
+def calls_in_a_step(tasks, steps):
+    """Returns how many functions, Python's and C's, each of some steps calls."""
+    counts = []
+    for _, actions in zip(range(steps), actions_for(tasks), strict=False):
+        events = []
+        sys.setprofile(lambda frame, event, argument, events=events: events.append(event))
+        try:
+            tasks.step_batch(actions)
+        finally:
+            sys.setprofile(None)
+        counts.append(sum(event in ("call", "c_call") for event in events))
+    return counts
+
+
+def test_no_sampler_is_asked_for_anything_between_ends(monkeypatch):
+    kwargs = {"gym_env_kwargs": {"max_episode_steps": 12}}
+    few, many = (batched_tasks("HalfCheetah-v2", count=count, **kwargs) for count in (2, 32))
+    asked = []
+    for owner, names in (
+        (GymContinuousTask, ("step", "synchronise", "get_observations", "metrics", "is_done")),
+        (GymEnvironment, ("step", "synchronise", "reset")),
+        (GymTaskSampler, ("next_task",)),
+        (SensorSuite, ("get_observations",)),
+    ):
+        for name in names:
+            method = getattr(owner, name)
+            monkeypatch.setattr(
+                owner, name, lambda *args, name=name, method=method, **kw: asked.append(name) or method(*args, **kw)
+            )
+    assert calls_in_a_step(few, 11) == calls_in_a_step(many, 11), "as much Python for 2 samplers as for 32"
+    assert asked == []
+    assert calls_in_a_step(few, 1) < calls_in_a_step(many, 1)
+    assert asked.count("next_task") == 2 + 32
 
 
 def test_rendering_one_of_many():
@@ -320,28 +409,3 @@ def test_what_cannot_be_batched(others, reason):
 
 def test_description():
     assert batched_tasks("Ant-v2", 2).description == "stepped as one MuJoCo batch of Ant-v2 on 2 threads"
-
-
-def make_hopper_sampler(seed, **kwargs):
-    return samplers("Hopper-v2", 1, seed)[0]
-
-
-def test_worker_processes_give_the_same_numbers():
-    arguments = [{"seed": seed} for seed in range(3)]
-    backends = {"serial": {}, "batched": {"num_threads": 2}, "process": {"max_processes": 2}}
-    vectors = [
-        make_vector_tasks(make_hopper_sampler, arguments, action_space=None, backend=backend, **kwargs)
-        for backend, kwargs in backends.items()
-    ]
-    try:
-        assert isinstance(vectors[1], BatchedVectorTasks)
-        num_ends = 0
-        for action, _ in zip(actions_for(vectors[0]), range(60), strict=False):
-            expected, *others = (tasks.step_batch(action) for tasks in vectors)
-            for step in others:
-                assert_same_step(expected, step)
-            num_ends += len(expected.episodes)
-        assert num_ends > 3
-    finally:
-        for tasks in vectors:
-            tasks.close()
