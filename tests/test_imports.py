@@ -33,6 +33,53 @@ for name in ("matplotlib", "imageio", "tensorboard", "wandb", "minigrid", "Box2D
 import allenact.main, projects.tutorials.gym_mujoco_tutorial
 import allenact.algorithms.onpolicy_sync.runner
 """,
+    "what a sampler process and a validation do": """
+import pickle, tempfile, warnings
+from importlib.util import find_spec
+from multiprocessing import Pipe
+from types import SimpleNamespace
+import numpy as np
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.worker import CLOSE, WorkerSpec, run_worker
+from allenact.algorithms.onpolicy_sync.worker_processes import Evaluate, evaluation_worker
+from projects.tutorials.gym_mujoco_tutorial import GymMuJoCoTutorialExperimentConfig as Ant
+from projects.tutorials.gym_tutorial import GymTutorialExperimentConfig as LunarLander
+
+PICTURES = ("matplotlib", "imageio", "imageio_ffmpeg", "PIL", "tensorboard", "torch.utils.tensorboard", "wandb", "cv2")
+
+def sampler_process(config):
+    args = [config.train_task_sampler_args(0, 1, seeds=[1])]
+    ours, theirs = Pipe()
+    action = np.zeros(config.create_model().action_space.shape)
+    for request in (("step", ([action],)), CLOSE):
+        ours.send_bytes(pickle.dumps(request))
+    run_worker(theirs, pickle.dumps(WorkerSpec(config.make_sampler_fn, args, None, True, None, 0, seed=1)))
+    pickle.loads(ours.recv_bytes())  # the spaces
+    (step,) = pickle.loads(ours.recv_bytes())
+    assert np.isfinite(step.reward)
+
+def validation(config):
+    with tempfile.NamedTemporaryFile(suffix=".pt") as file:
+        torch.save({"model_state_dict": config.create_model().state_dict()}, file.name)
+        requests, said = iter([Evaluate(file.name)]), []
+
+        def recv():
+            try:
+                return next(requests)
+            except StopIteration:
+                raise EOFError from None
+
+        evaluation_worker(SimpleNamespace(send=said.append, recv=recv), config=config, mode="valid")
+    assert len(said[1].metrics) == 1
+
+warnings.filterwarnings("ignore", "builtin type")  # Box2D
+if find_spec("Box2D"):
+    sampler_process(LunarLander())
+    validation(LunarLander(num_eval_tasks=1))
+    without("mujoco", *PICTURES)
+sampler_process(Ant())
+validation(Ant(num_eval_tasks=1))
+without(*PICTURES)
+""",
 }
 
 # Runs each program in a fork of a process that has imported torch: it takes longest, and all of them may have it.
@@ -50,12 +97,14 @@ for name, program in json.load(sys.stdin).items():
         warnings.simplefilter("error")
         error = None
         try:
-            exec(program, {"without": without})
+            exec(program, {"without": without, "torch": torch})
         except BaseException:
             error = traceback.format_exc()
         print(json.dumps([name, error]), flush=True)
         os._exit(0)
-    os.waitpid(child, 0)
+    _, status = os.waitpid(child, 0)
+    if status:
+        print(json.dumps([name, f"its process has ended with the status {status}"]))
 """
 
 
