@@ -239,7 +239,7 @@ def test_a_restored_run_equals_the_uninterrupted_one(env_id, saver, restorer, tm
     assert restored.load_state_dict(loaded) == []
     np.testing.assert_equal(restored.observe(), whole.observe())
     np.testing.assert_equal(restored.state_dict(), states)
-    for _ in range(60):
+    for _ in range(30):
         action = next(actions)
         assert_same_step(whole.step_batch(action), restored.step_batch(action))
 
