@@ -92,6 +92,7 @@ def modern_hopper(**kwargs):
         **{
             "total_steps": 4 * ROLLOUT,
             "num_samplers": 3,
+            "num_mini_batch": 3,
             "num_steps": 30,
             "save_interval": ROLLOUT,
             "metric_interval": 1,

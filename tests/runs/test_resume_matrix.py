@@ -28,7 +28,7 @@ def tutorial():
 def statistics():
     """Observations and returns are normalised by their running statistics."""
     return GymMuJoCoHopperModernConfig(
-        total_steps=2 * K * 48, num_steps=24, num_samplers=2, model={"hidden_sizes": [16]}, **SHORT
+        total_steps=2 * K * 48, num_steps=24, num_samplers=2, num_mini_batch=2, model={"hidden_sizes": [16]}, **SHORT
     )
 
 
