@@ -33,6 +33,10 @@ Cut = tuple[int, int, Any]
 """Row, sampler and last observation of an episode that a limit ended."""
 
 
+ROWS_AT_ONCE = 4096
+"""Environment steps whose values are predicted together: enough for all cores, and little memory for any rollout."""
+
+
 def deferred_policy(
     model: ActorCriticModel[Any], storages: Sequence[ExperienceStorage], num_steps: int
 ) -> tuple[RolloutPolicy, RolloutBlockStorage] | None:
@@ -122,14 +126,17 @@ def complete(model: ActorCriticModel[Any], storage: RolloutBlockStorage, cut: Se
 @torch.no_grad()
 def _add_predictions(model: ActorCriticModel[Any], storage: RolloutBlockStorage, num_workers: int) -> None:
     """Adds the values and log-probabilities of the rows collected."""
-    rows = storage.rows_for_model()
+    count = max(1, ROWS_AT_ONCE // storage.num_samplers)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    with torch_threads(threads_for(storage.step * storage.num_samplers, parameters, num_workers)):
-        output = _forward(model, rows["observations"], rows["prev_actions"], rows["masks"])
-        log_probs = output.distributions.log_prob(rows["actions"])  # [T, N, ...]
-    if not (torch.isfinite(output.values).all() and torch.isfinite(log_probs).all()):
-        raise explain_non_finite(rows["observations"], model, "its values or log-probabilities are not finite")
-    storage.add_predictions(log_probs, output.values)
+    with torch_threads(threads_for(count * storage.num_samplers, parameters, num_workers)):
+        for first in range(0, storage.step, count):
+            rows = storage.rows_for_model(first, first + count)
+            output = _forward(model, rows["observations"], rows["prev_actions"], rows["masks"])
+            log_probs = output.distributions.log_prob(rows["actions"])  # [count, N, ...]
+            if not (torch.isfinite(output.values).all() and torch.isfinite(log_probs).all()):
+                observations = storage.rows_for_model()["observations"]
+                raise explain_non_finite(observations, model, "its values or log-probabilities are not finite")
+            storage.add_predictions(first, log_probs, output.values)
 
 
 @torch.no_grad()

@@ -222,28 +222,36 @@ class RolloutBlockStorage(RolloutBatches, RolloutStorage):
         observations, _ = self._numpy_rows()
         return unflatten_observations({name: rows[step] for name, rows in observations.items()})
 
-    def rows_for_model(self) -> dict[str, Any]:
-        """Returns the rollout as the model sees it: observations, prev_actions, masks and actions, [T, N, ...]."""
-        return {
-            "observations": unflatten_observations({k: rows[: self.step] for k, rows in self._observations.items()}),
-            "prev_actions": unflatten(self.action_space, self.prev_actions[:-1]),
-            "masks": self.masks[:-1],
-            "actions": unflatten(self.action_space, self.actions),
-        }
-
-    def add_predictions(self, action_log_probs: torch.Tensor, value_preds: torch.Tensor) -> None:
-        """Adds what the model predicts for the rows that `add_transition` wrote.
+    def rows_for_model(self, first: int = 0, end: int | None = None) -> dict[str, Any]:
+        """Returns rows of the rollout as the model sees them: observations, prev_actions, masks, actions, [K, N, ...].
 
         Args:
-            action_log_probs: [T, N, ...] as the distribution gives them.
-            value_preds: [T, N, 1].
+            first: of the rows.
+            end: the row after the last one, at most T; None: T.
+        """
+        end = self.step if end is None else min(end, self.step)
+        return {
+            "observations": unflatten_observations({k: rows[first:end] for k, rows in self._observations.items()}),
+            "prev_actions": unflatten(self.action_space, self.prev_actions[first:end]),
+            "masks": self.masks[first:end],
+            "actions": unflatten(self.action_space, self.actions[first:end]),
+        }
+
+    def add_predictions(self, first: int, action_log_probs: torch.Tensor, value_preds: torch.Tensor) -> None:
+        """Adds what the model predicts for rows that `add_transition` or `add_block` wrote.
+
+        Args:
+            first: of the K rows.
+            action_log_probs: [K, N, ...] as the distribution gives them.
+            value_preds: [K, N, 1].
         """
         if "action_log_probs" not in self._rows:
             self._rows["action_log_probs"] = self._new_rows(action_log_probs[0])
-        self._rows["action_log_probs"][: self.step] = action_log_probs
-        self._rows["value_preds"][: self.step] = value_preds
+        rows = slice(first, first + len(value_preds))
+        self._rows["action_log_probs"][rows] = action_log_probs
+        self._rows["value_preds"][rows] = value_preds
         if "truncation_values" in self._rows:
-            self._rows["truncation_values"].zero_()
+            self._rows["truncation_values"][rows] = 0
 
     def add_truncation_values(self, rows: Sequence[int], samplers: Sequence[int], values: torch.Tensor) -> None:
         """Adds V of the last observations, [n, 1], of n episodes that a limit ended, by row and sampler."""

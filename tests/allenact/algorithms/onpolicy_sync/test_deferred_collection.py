@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from allenact.algorithms.onpolicy_sync import deferred_collection
 from allenact.algorithms.onpolicy_sync.collection import RolloutCollector
 from allenact.algorithms.onpolicy_sync.deferred_collection import deferred_policy
 from allenact.algorithms.onpolicy_sync.storage import RolloutBlockStorage
@@ -74,6 +75,16 @@ def test_deferred_equals_full(model_class, samplers, steps, bootstrap_truncated)
         assert metrics["reward"] == pytest.approx(other_metrics["reward"], rel=1e-5, abs=1e-6)
     for a, b in zip(full, deferred, strict=True):
         assert torch.equal(a["masks"], b["masks"])
+        for name in a:
+            torch.testing.assert_close(a[name], b[name], rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_long_rollouts_are_predicted_in_blocks(monkeypatch):
+    whole, *_ = collect(MemorylessActorCritic, True, 3, 17)
+    monkeypatch.setattr(deferred_collection, "ROWS_AT_ONCE", 12)  # environment steps: 4 of each sampler
+    blocks, _, calls = collect(MemorylessActorCritic, True, 3, 17)
+    assert calls == [5 + 1] * 2
+    for a, b in zip(whole, blocks, strict=True):
         for name in a:
             torch.testing.assert_close(a[name], b[name], rtol=1e-5, atol=1e-6, msg=name)
 
