@@ -5,7 +5,7 @@
 
 Between `<!-- tables: BENCHMARK -->` and `<!-- end of tables -->` goes one table for each file
 `results/BENCHMARK-*.json`. Between `<!-- tables: ablation -->` and its end goes one table with a line for each file
-`results/learning-ablation-*.json`, and likewise for `first_ablation` and `results/learning-first-ablation-*.json`.
+`results/learning-ablation-*.json`.
 """
 
 from __future__ import annotations
@@ -47,9 +47,8 @@ def render(page: str, results: Path) -> str:
 
     def tables(match: re.Match[str]) -> str:
         benchmark = match[2]
-        if benchmark.endswith("ablation"):
-            lines = ablation(results, benchmark.replace("_", "-"))
-            return match[1] + ("\n".join(lines) or "No results yet.") + "\n" + match[3]
+        if benchmark == "ablation":
+            return match[1] + ("\n".join(ablation(results)) or "No results yet.") + "\n" + match[3]
         paths = [path for path in sorted(results.glob(f"{benchmark}-*.json")) if "-ablation-" not in path.name]
         parts = [section(path.stem.removeprefix(f"{benchmark}-"), json.loads(path.read_text())) for path in paths]
         return match[1] + ("\n".join(parts) or "No results yet.\n") + match[3]
@@ -174,13 +173,13 @@ def learning(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     return table(head, lines)
 
 
-def ablation(results: Path, name: str, steps: int = 1_000_000) -> list[str]:
-    """One line for each result whose name begins with `name`, best first: what its seeds have reached by then."""
+def ablation(results: Path, steps: int = 1_000_000) -> list[str]:
+    """One line for each result whose name begins with `ablation-`, best first: what its seeds have reached by then."""
     lines: list[tuple[float, Cells]] = []
-    for path in results.glob(f"learning-{name}-*.json"):
+    for path in results.glob("learning-ablation-*.json"):
         result = json.loads(path.read_text())
         settings = result["settings"]
-        label = settings["label"] or path.stem.removeprefix(f"learning-{name}-")
+        label = settings["label"] or path.stem.removeprefix("learning-ablation-")
         end = min(row["steps"] for row in result["rows"])
         if end < 0.95 * steps:
             label += f" (only until {end:,})"

@@ -205,7 +205,7 @@ def test_unknown_keyword_is_refused(config_class):
         config_class(totalsteps=1)
 
 
-@pytest.mark.parametrize("name", ["joint", "fixed-std", "hand-written"])
+@pytest.mark.parametrize("name", ["per-dimension", "fixed-std", "hand-written"])
 def test_parts_of_the_modern_recipe_can_be_switched_off(name):
     small = {"total_steps": 256, "num_samplers": 8, "num_steps": 32, "update_repeats": 1}
     config = baseline("gym_mujoco_ant_ppo", **small, **VARIANTS[name].config_kwargs)

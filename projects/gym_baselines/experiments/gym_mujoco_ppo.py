@@ -19,9 +19,7 @@ class GymMuJoCoModernPPOConfig(GymBaseConfig):
 
     Most settings are those of rl_games for Ant (Makoviichuk and Makoviychuk, 2021). What differs:
 
-    - Each entry of the action has a probability ratio of its own, and is clipped by itself (Han and Sung, 2019).
-    - Values are not clipped.
-    - Mini-batches are half as large, and are made of whole samplers.
+    - Mini-batches are half as large.
     - The policy is compared with the one that acted; rl_games compares it, on each mini-batch, with that of the pass
       before, so its target of 0.008 is another quantity than `kl_target`, and a stricter one here.
     - The first standard deviation is 0.37 and not 1. Random actions of 1 cost an ant more than it is paid for staying
@@ -56,7 +54,7 @@ class GymMuJoCoModernPPOConfig(GymBaseConfig):
         entropy_coef: weight of the entropy bonus.
         unit_actions: whether actions are clipped to [-1, 1] and stretched to the range of the motors.
         initial_log_std: logarithm of the standard deviation of every entry of the action, at first.
-        model: further arguments of `NormalizedActorCritic`; unlike there, `joint` is False.
+        model: further arguments of `NormalizedActorCritic`.
 
     Attributes:
         NUM_ACTIONS: entries of an action.
@@ -75,7 +73,7 @@ class GymMuJoCoModernPPOConfig(GymBaseConfig):
         num_samplers: int = 64,
         num_steps: int = 64,
         num_mini_batch: int = 4,
-        mini_batches_over: str = "samplers",
+        mini_batches_over: str = "steps",
         update_repeats: int = 4,
         lr: float = 3e-4,
         kl_target: float | None = 0.05,
@@ -86,7 +84,7 @@ class GymMuJoCoModernPPOConfig(GymBaseConfig):
         gae_lambda: float = 0.95,
         bootstrap_truncated: bool = True,
         clip_param: float = 0.2,
-        use_clipped_value_loss: bool = False,
+        use_clipped_value_loss: bool = True,
         value_loss_coef: float = 2.0,
         entropy_coef: float = 0.0,
         unit_actions: bool = True,
@@ -98,7 +96,7 @@ class GymMuJoCoModernPPOConfig(GymBaseConfig):
         self.num_samplers = num_samplers
         self.lr = lr
         self.unit_actions = unit_actions
-        self.model = {"joint": False, "initial_log_std": initial_log_std, **(model or {})}
+        self.model = {"initial_log_std": initial_log_std, **(model or {})}
         self.loss = PPO(
             clip_param=clip_param,
             value_loss_coef=value_loss_coef,
