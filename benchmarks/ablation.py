@@ -31,7 +31,7 @@ class Variant(NamedTuple):
 
 def three_changes() -> dict[str, Variant]:
     """Returns variants with three changes that seemed to pay, and these three with one more."""
-    label = "a ratio for each entry, unclipped values, mini-batches over samplers"
+    label = "three: a ratio for each entry, unclipped values, mini-batches over samplers"
     base = {"use_clipped_value_loss": False, "mini_batches_over": "samplers"}
     more: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         "": ("", {}, {}),
@@ -76,6 +76,9 @@ VARIANTS = {
     "orthogonal": Variant("orthogonal initialisation", {"model": {"initialisation": "orthogonal"}}),
     "small-tanh": Variant("tanh 64, 64", {"model": {"hidden_sizes": [64, 64], "activation": "tanh"}}),
     "judged-per-update": Variant("KL judged once per rollout", {"kl_judged": "update"}),
+    "high-target-wide-start": Variant(
+        "KL target 0.2, first standard deviation 1", {"kl_target": 0.2, "initial_log_std": 0.0}
+    ),
     **{f"three-{name}".removesuffix("-"): variant for name, variant in three_changes().items()},
 }
 
