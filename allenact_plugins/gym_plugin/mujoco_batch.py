@@ -87,16 +87,19 @@ class MuJoCoTaskBatch(TaskBatch):
 
     def step(self, actions: np.ndarray, active: Sequence[int]) -> StepBatch:
         """Takes one step in each active task and draws the next task where one ended."""
-        # All samplers at once are a slice, whose views are cheaper than the copies that indices make.
-        rows = slice(None) if len(active) == len(self.samplers) else np.asarray(active)
         step = self.simulations.step(actions, active)
-        if len(active) == len(self.samplers):
+        if len(active) == len(self.samplers):  # without indices, because each call of NumPy is dear here
             self._observations = step.observations  # a new array in every step
+            self._returns += step.rewards
+            self._steps += 1
+            due = self._steps >= self._limits  # [n]
         else:
+            rows = np.asarray(active)
             self._observations[rows] = step.observations
-        self._returns[rows] += step.rewards
-        self._steps[rows] += 1
-        truncated = (self._steps[rows] >= self._limits[rows]) & ~step.terminated  # [n]
+            self._returns[rows] += step.rewards
+            self._steps[rows] += 1
+            due = self._steps[rows] >= self._limits[rows]  # [n]
+        truncated = due & ~step.terminated  # [n]
         result = StepBatch(
             observations={},
             rewards=step.rewards.astype(np.float32),  # [n]

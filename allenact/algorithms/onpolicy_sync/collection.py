@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -148,14 +147,12 @@ class RolloutCollector:
             NotImplementedError: a sampler ran out of tasks, which training cannot handle.
         """
         tell_model = getattr(self.actor_critic, "sampler_select", None)  # models may keep a state per sampler
-        row = itertools.count()
 
         def step_tasks(flat_actions: torch.Tensor | np.ndarray) -> StepBatch:
             if self.stop_requested():
                 raise StopRequested
             batch = self.vector_tasks.step_batch(flat_actions)
             _require_endless(batch.exhausted)
-            require_finite_rewards(batch.rewards, next(row), 0, len(batch.rewards))
             self._episodes.extend(batch.episodes)
             if tell_model is not None:
                 tell_model(list(range(len(batch.rewards))))
@@ -174,9 +171,10 @@ class RolloutCollector:
                     cut = collect_rows(policy, storage, step_tasks, num_steps)
                 complete(self.actor_critic, storage, cut if bootstrap_truncated else (), self.num_workers)
                 return steps
-        for _ in range(num_steps):
+        for row in range(num_steps):
             decision = self.act(rollout_storage)
             batch = step_tasks(decision.flat_actions)
+            require_finite_rewards(batch.rewards[None], row)
             extra = {}
             if bootstrap_truncated and batch.final_observations:
                 extra["truncation_values"] = self.truncation_values(batch, decision)
@@ -193,9 +191,6 @@ class RolloutCollector:
                 if self.stop_requested():
                     raise StopRequested
                 _require_endless(rows.exhausted)
-                require_finite_rewards(
-                    rows.rewards, rows.row, rows.samplers.start, self.vector_tasks.num_unpaused_tasks
-                )
                 episodes.extend(rows.episodes)
                 on_step(rows.rewards.size)
                 yield rows

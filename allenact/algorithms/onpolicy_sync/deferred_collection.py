@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from allenact.algorithms.onpolicy_sync.non_finite import explain_non_finite
+from allenact.algorithms.onpolicy_sync.non_finite import explain_non_finite, require_finite_rewards
 from allenact.algorithms.onpolicy_sync.policy import ActorCriticModel, NoisyPolicy, RolloutPolicy
 from allenact.algorithms.onpolicy_sync.storage import RolloutBlockStorage
 from allenact.algorithms.onpolicy_sync.storage.observation_tree import flat_leaves
@@ -81,7 +81,8 @@ def collect_rows(
         actions = policy(storage.observation_row(row))  # [N, A]
         batch = step_tasks(actions)
         storage.add_transition(batch.observations, actions, batch.rewards, batch.dones)
-        cut.extend((row, sampler, last) for sampler, last in batch.final_observations.items())
+        if batch.final_observations:
+            cut.extend((row, sampler, last) for sampler, last in batch.final_observations.items())
     return cut
 
 
@@ -117,7 +118,11 @@ def complete(model: ActorCriticModel[Any], storage: RolloutBlockStorage, cut: Se
         storage: holds the steps.
         cut: episodes whose V(last observation) is to be stored, too.
         num_workers: training workers that share the cores with this one, itself included.
+
+    Raises:
+        NonFiniteError: a reward, a value or a log-probability is NaN or infinite.
     """
+    require_finite_rewards(storage.rewards[..., 0].numpy())
     _add_predictions(model, storage, num_workers)
     if cut:
         _add_truncation_values(model, storage, cut)

@@ -57,26 +57,24 @@ def require_finite_observations(observations: Mapping[str, Any]) -> None:
         raise blamed
 
 
-def require_finite_rewards(rewards: np.ndarray, first_row: int, first_sampler: int, num_samplers: int) -> None:
+def require_finite_rewards(rewards: np.ndarray, first_row: int = 0) -> None:
     """Checks rewards of a rollout.
 
     Args:
-        rewards: [K, n], or [n] of one row.
+        rewards: [K, N].
         first_row: the first of the K rows.
-        first_sampler: the first of the n samplers.
-        num_samplers: N, of all samplers.
 
     Raises:
         NonFiniteError: one is NaN or infinite.
     """
-    if not np.isfinite(rewards).all():
-        rewards = np.atleast_2d(rewards)  # [K, n]
-        row = int(np.argmin(np.isfinite(rewards).all(axis=1)))  # the first that is not
-        bad = np.flatnonzero(~np.isfinite(rewards[row]))[:5]
+    finite = np.isfinite(rewards)  # [K, N]
+    if not finite.all():
+        row = int(np.argmin(finite.all(axis=1)))  # the first that is not
+        samplers = np.flatnonzero(~finite[row])[:5]
         raise NonFiniteError(
             "a task returned a reward that is NaN or infinite.",
-            f"samplers {(first_sampler + bad).tolist()} of {num_samplers}, row {first_row + row} of the rollout:"
-            f" {rewards[row, bad].tolist()}",
+            f"samplers {samplers.tolist()} of {rewards.shape[1]}, row {first_row + row} of the rollout:"
+            f" {rewards[row, samplers].tolist()}",
             "look at what the task's step() returns; rewards are float32, at most 3.4e38.",
         )
 
