@@ -189,7 +189,7 @@ def _add_how_to_run(group: argparse._ArgumentGroup) -> None:
         "--max_sampler_processes_per_worker",
         type=_positive_int,
         default=None,
-        help="most processes that task samplers are spread over; none: the usable cores",
+        help="most processes that task samplers are spread over; none: the usable cores; validation always has one",
     )
     group.add_argument(
         "--sampler_backend",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -75,13 +76,8 @@ class RolloutCollector:
         preprocessors: applied to the batched observations of every step, or None.
         choose_actions: picks actions, `[1, N, ...]` in the structure of the action space, from the model's
             distributions and the observations it saw; the default samples.
-                policy, storage = deferred
-                if isinstance(policy, NoisyPolicy) and self.vector_tasks.can_play and tell_model is None:
-                    played = self._played(new_game(policy, storage, num_steps), on_step)
-                    cut = collect_played(storage, played, num_steps)
-                else:
-                    cut = collect_rows(policy, storage, step_tasks, num_steps)
-                complete(self.actor_critic, storage, cut if bootstrap_truncated else (), self.num_workers)
+        stop_requested: asked before every step; once it answers True, `StopRequested` is raised.
+        num_workers: training workers that share the cores with this one, itself included.
     """
 
     def __init__(
@@ -147,12 +143,14 @@ class RolloutCollector:
             NotImplementedError: a sampler ran out of tasks, which training cannot handle.
         """
         tell_model = getattr(self.actor_critic, "sampler_select", None)  # models may keep a state per sampler
+        row = itertools.count()
 
         def step_tasks(flat_actions: torch.Tensor | np.ndarray) -> StepBatch:
             if self.stop_requested():
                 raise StopRequested
             batch = self.vector_tasks.step_batch(flat_actions)
             _require_endless(batch.exhausted)
+            require_finite_rewards(batch.rewards[None], next(row))
             self._episodes.extend(batch.episodes)
             if tell_model is not None:
                 tell_model(list(range(len(batch.rewards))))
@@ -171,10 +169,9 @@ class RolloutCollector:
                     cut = collect_rows(policy, storage, step_tasks, num_steps)
                 complete(self.actor_critic, storage, cut if bootstrap_truncated else (), self.num_workers)
                 return steps
-        for row in range(num_steps):
+        for _ in range(num_steps):
             decision = self.act(rollout_storage)
             batch = step_tasks(decision.flat_actions)
-            require_finite_rewards(batch.rewards[None], row)
             extra = {}
             if bootstrap_truncated and batch.final_observations:
                 extra["truncation_values"] = self.truncation_values(batch, decision)
@@ -191,6 +188,7 @@ class RolloutCollector:
                 if self.stop_requested():
                     raise StopRequested
                 _require_endless(rows.exhausted)
+                require_finite_rewards(rows.rewards, rows.row, rows.samplers.start, game.noise.shape[1])
                 episodes.extend(rows.episodes)
                 on_step(rows.rewards.size)
                 yield rows

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from allenact.algorithms.onpolicy_sync.non_finite import explain_non_finite, require_finite_rewards
+from allenact.algorithms.onpolicy_sync.non_finite import explain_non_finite
 from allenact.algorithms.onpolicy_sync.policy import ActorCriticModel, NoisyPolicy, RolloutPolicy
 from allenact.algorithms.onpolicy_sync.storage import RolloutBlockStorage
 from allenact.algorithms.onpolicy_sync.storage.observation_tree import flat_leaves
@@ -88,7 +88,7 @@ def collect_rows(
 
 def new_game(policy: NoisyPolicy, storage: RolloutBlockStorage, num_steps: int) -> Game:
     """Returns what sampler processes are to play: T = `num_steps` steps from the first observations of `storage`."""
-    noise = np.stack([policy.draw(storage.num_samplers) for _ in range(num_steps)])  # [T, N, ...]
+    noise = np.stack([policy.draw(storage.num_samplers).copy() for _ in range(num_steps)])  # [T, N, ...]
     return Game(policy.act, noise, dict(flat_leaves(storage.observation_row(0))))
 
 
@@ -120,9 +120,8 @@ def complete(model: ActorCriticModel[Any], storage: RolloutBlockStorage, cut: Se
         num_workers: training workers that share the cores with this one, itself included.
 
     Raises:
-        NonFiniteError: a reward, a value or a log-probability is NaN or infinite.
+        NonFiniteError: a value or a log-probability is NaN or infinite.
     """
-    require_finite_rewards(storage.rewards[..., 0].numpy())
     _add_predictions(model, storage, num_workers)
     if cut:
         _add_truncation_values(model, storage, cut)
@@ -131,7 +130,7 @@ def complete(model: ActorCriticModel[Any], storage: RolloutBlockStorage, cut: Se
 @torch.no_grad()
 def _add_predictions(model: ActorCriticModel[Any], storage: RolloutBlockStorage, num_workers: int) -> None:
     """Adds the values and log-probabilities of the rows collected."""
-    count = max(1, ROWS_AT_ONCE // storage.num_samplers)
+    count = min(storage.step, max(1, ROWS_AT_ONCE // storage.num_samplers))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     with torch_threads(threads_for(count * storage.num_samplers, parameters, num_workers)):
         for first in range(0, storage.step, count):

@@ -57,12 +57,16 @@ def require_finite_observations(observations: Mapping[str, Any]) -> None:
         raise blamed
 
 
-def require_finite_rewards(rewards: np.ndarray, first_row: int = 0) -> None:
+def require_finite_rewards(
+    rewards: np.ndarray, first_row: int, first_sampler: int = 0, num_samplers: int | None = None
+) -> None:
     """Checks rewards of a rollout.
 
     Args:
-        rewards: [K, N].
+        rewards: [K, n].
         first_row: the first of the K rows.
+        first_sampler: the first of the n samplers.
+        num_samplers: N, of all samplers; None: n.
 
     Raises:
         NonFiniteError: one is NaN or infinite.
@@ -73,7 +77,8 @@ def require_finite_rewards(rewards: np.ndarray, first_row: int = 0) -> None:
         samplers = np.flatnonzero(~finite[row])[:5]
         raise NonFiniteError(
             "a task returned a reward that is NaN or infinite.",
-            f"samplers {samplers.tolist()} of {rewards.shape[1]}, row {first_row + row} of the rollout:"
+            f"samplers {(first_sampler + samplers).tolist()} of {num_samplers or rewards.shape[1]},"
+            f" row {first_row + row} of the rollout:"
             f" {rewards[row, samplers].tolist()}",
             "look at what the task's step() returns; rewards are float32, at most 3.4e38.",
         )

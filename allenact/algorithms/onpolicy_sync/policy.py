@@ -54,7 +54,8 @@ class NoisyPolicy:
     """A `RolloutPolicy` whose noise is drawn apart, so that sampler processes can act by themselves.
 
     Args:
-        act: chooses the actions. Those of one sampler depend on nothing but its observations and its noise.
+        act: chooses the actions. Those of one sampler depend on nothing but its observations and its noise. It is
+            pickled once per rollout if there are sampler processes.
         draw: returns the noise of the next step for N samplers, [N, ...].
     """
 

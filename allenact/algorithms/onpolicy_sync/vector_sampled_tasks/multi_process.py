@@ -212,13 +212,18 @@ class VectorSampledTasks(ListVectorTasks):
         return self.num_unpaused_tasks == self._num_samplers
 
     def play(self, game: Game) -> Generator[PlayedRows]:
-        """Lets the workers play a game by themselves; yields what they have played as it comes."""
+        """Lets the workers play a game by themselves; yields what they have played as it comes.
+
+        Raises:
+            ExperimentConfigError: the policy cannot be pickled.
+        """
+        packed = game.packed()
         try:
-            self._pool.send({span.worker: ("start_playing", (game,)) for span in self._spans})
+            self._pool.send({span.worker: ("start_playing", (packed,)) for span in self._spans})
             while self._pool.is_busy:
                 reports = self._pool.receive_next()
-                unfinished = [w for w, rows in reports.items() if rows.end < len(game.noise) and not rows.exhausted]
-                self._pool.send({worker: ("play_on", ()) for worker in unfinished})
+                unfinished = [w for w, rows in reports.items() if rows.end < len(game.noise) and rows.is_sound]
+                self._pool.send({worker: ("play_on", ()) for worker in unfinished}, others_busy=True)
                 yield from reports.values()
         finally:
             if not self.is_closed:

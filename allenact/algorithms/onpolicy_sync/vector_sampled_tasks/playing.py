@@ -5,14 +5,16 @@ Nobody waits for anybody between two steps, and no message is sent. What comes o
 
 from __future__ import annotations
 
+import pickle
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from allenact.algorithms.onpolicy_sync.storage.observation_tree import flat_leaves, unflatten_observations
 from allenact.base_abstractions.task_batch import FinishedEpisode, ObservationDict
+from allenact.errors import ExperimentConfigError
 
 if TYPE_CHECKING:
     from allenact.algorithms.onpolicy_sync.policy import PureAct
@@ -35,6 +37,27 @@ class Game:
     act: PureAct
     noise: np.ndarray
     observations: dict[str, np.ndarray]
+
+    def packed(self) -> bytes:
+        """Returns the game as it travels to the processes.
+
+        Raises:
+            ExperimentConfigError: the policy cannot be pickled.
+        """
+        try:
+            return pickle.dumps(self, protocol=pickle.HIGHEST_PROTOCOL)
+        except Exception as error:
+            raise ExperimentConfigError(
+                "the policy cannot be sent to sampler processes, because it cannot be pickled.",
+                f"{self.act!r}: {type(error).__name__}: {error}",
+                "define what NoisyPolicy(act=...) gets at the top of a module, or use --sampler_backend serial.",
+            ) from error
+
+    @classmethod
+    def unpacked(cls, packed: bytes) -> Self:
+        """Returns the game that `packed` returned."""
+        game: Self = pickle.loads(packed)
+        return game
 
 
 @dataclass(frozen=True)
@@ -68,6 +91,11 @@ class PlayedRows:
         """The row after the last one."""
         return self.row + len(self.rewards)
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether these samplers can go on: none is exhausted, and all rewards are finite."""
+        return not self.exhausted and bool(np.isfinite(self.rewards).all())
+
 
 class Player:
     """Plays a game with the samplers of one process.
@@ -90,7 +118,7 @@ class Player:
         self._row = 0
 
     def play(self) -> PlayedRows:
-        """Plays until the game is over or it is time for a report."""
+        """Plays until the game is over, it is time for a report, or something is wrong that the trainer will name."""
         first = self._row
         steps: list[tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray]] = []
         final_observations: list[tuple[int, int, ObservationDict]] = []
@@ -98,8 +126,8 @@ class Player:
         exhausted: list[int] = []
         report_at = time.perf_counter() + REPORT_S
         start = self._samplers.start
-        while not exhausted and self._row < len(self._game.noise) and (not steps or time.perf_counter() < report_at):
-            chosen = self._game.act(self._nested, self._game.noise[self._row])[self._samplers]  # [n, A]
+        while self._row < len(self._game.noise):
+            chosen = self._game.act(self._nested, self._game.noise[self._row])[self._samplers].copy()  # [n, A]
             last, ended, exhausted = self._tasks.step_rows(chosen)
             observations, reward, done, _ = self._tasks.select_rows()
             flat = list(flat_leaves(observations))
@@ -109,6 +137,8 @@ class Player:
             final_observations.extend((self._row, start + position, leaf) for position, leaf in last.items())
             episodes.extend((self._row, FinishedEpisode(start + e.sampler, e.metrics, e.callback_data)) for e in ended)
             self._row += 1
+            if exhausted or not np.isfinite(reward).all() or time.perf_counter() > report_at:
+                break
         seen, actions, rewards, dones = zip(*steps, strict=True)
         return PlayedRows(
             row=first,

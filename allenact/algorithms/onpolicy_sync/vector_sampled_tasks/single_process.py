@@ -217,9 +217,10 @@ class SingleProcessVectorSampledTasks(ListVectorTasks):
                 arrays.write(index, result.observation, self._first_sampler + index)
         return final_observations, episodes, exhausted
 
-    def start_playing(self, game: Game) -> PlayedRows:
-        """Takes up a game of all samplers of all processes; returns the first rows of its own."""
-        self._player = Player(self, game, self._first_sampler)
+    def start_playing(self, packed: bytes) -> PlayedRows:
+        """Takes up a game of all samplers of all processes, as `Game.packed` gave it; returns the first rows."""
+        self._player = None  # before another one takes as much memory
+        self._player = Player(self, Game.unpacked(packed), self._first_sampler)
         return self._player.play()
 
     def play_on(self) -> PlayedRows:

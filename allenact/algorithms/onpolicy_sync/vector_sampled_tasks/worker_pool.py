@@ -122,18 +122,21 @@ class WorkerPool:
         self.send(requests)
         return self.receive()
 
-    def send(self, requests: Mapping[int, Request], descriptor: int | None = None) -> None:
+    def send(
+        self, requests: Mapping[int, Request], descriptor: int | None = None, *, others_busy: bool = False
+    ) -> None:
         """Sends one request to some workers, whose answers `receive` returns.
 
         Args:
             requests: worker -> request.
             descriptor: a file descriptor to hand to each of them.
+            others_busy: whether other workers may still have to answer an earlier request.
         """
         if self._closed:
             raise TaskWorkerError("these sampler workers have been closed.", do="make new ones after a failure.")
         if self._lost:
             raise TaskWorkerError(f"{self._names(self._lost)} failed.", do="replace_lost() comes first.")
-        if not self._pending.keys().isdisjoint(requests):
+        if self._pending and not (others_busy and self._pending.keys().isdisjoint(requests)):
             raise RuntimeError(
                 f"sampler workers have not answered yet: {self._pending}. wait_step() has to come first; if a call was"
                 " interrupted, close these samplers and make new ones"
@@ -176,7 +179,7 @@ class WorkerPool:
         replies: dict[int, Any] = {}
         ready = self._poll.poll(self._milliseconds_left(patience))
         if not ready:
-            self._fail_late()
+            self._fail_late(patience)
         for descriptor, _ in ready:
             worker = self._worker_of[descriptor]
             try:
@@ -226,10 +229,11 @@ class WorkerPool:
             " this process.",
         ) from None
 
-    def _fail_late(self) -> Never:
+    def _fail_late(self, patience: float) -> Never:
         """Raises for workers that did not answer in time, after they have said on stderr where they hang."""
         oldest = self._oldest_request()
-        late = [worker for worker in self._pending if self._sent_at[worker] == oldest]
+        newest = max(oldest, time.monotonic() - patience * (self._read_timeout or 0.0))  # of those that are too old
+        late = [worker for worker in self._pending if self._sent_at[worker] <= newest]
         method, elapsed = self._pending[late[0]], time.monotonic() - oldest
         if method != "start":  # a starting process may not know the signal yet
             for pid in (self._processes[worker].pid for worker in late):

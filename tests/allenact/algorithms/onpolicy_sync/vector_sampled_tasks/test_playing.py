@@ -5,14 +5,16 @@ import multiprocessing
 import os
 import time
 
+import numpy as np
 import pytest
 import torch
 
 from allenact.algorithms.onpolicy_sync.collection import RolloutCollector, StopRequested
+from allenact.algorithms.onpolicy_sync.policy import NoisyPolicy
 from allenact.algorithms.onpolicy_sync.storage import RolloutBlockStorage
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import make_vector_tasks, playing
 from allenact.base_abstractions.sensor import SensorSuite
-from allenact.errors import NonFiniteError, TaskWorkerError
+from allenact.errors import ExperimentConfigError, NonFiniteError, TaskWorkerError
 from allenact.testing.tasks import PushRightTask, ToySensor, ToyTaskSampler
 from allenact_plugins.gym_plugin.gym_models import MemorylessActorCritic
 
@@ -47,12 +49,12 @@ def hang(reward):
     time.sleep(60)
 
 
-def samplers(backend="process", n=5, processes=2, odd=float, odd_at=0, **kwargs):
+def samplers(backend="process", n=5, processes=2, odd=float, odd_at=0, sampler=OddSampler, **kwargs):
     """Samplers of which the last but one is odd."""
     args = [{"seed": seed} for seed in range(n)]
     args[-2].update(odd=odd, odd_at=odd_at)
     return make_vector_tasks(
-        OddSampler,
+        sampler,
         args,
         action_space=PushRightTask.lower_action_space,
         backend=backend,
@@ -91,6 +93,13 @@ def assert_same(a, b):
         assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
 
 
+def games_of(tasks):
+    """Returns a list to which every game that `tasks` play is added."""
+    games, play = [], tasks.play
+    tasks.play = lambda game: (games.append(game), play(game))[1]
+    return games
+
+
 @pytest.fixture
 def row_by_row_reports(monkeypatch):
     monkeypatch.setattr(playing, "REPORT_S", 0.0)
@@ -101,8 +110,9 @@ def row_by_row_reports(monkeypatch):
 def test_playing_gives_what_one_process_gives(n, bootstrap_truncated):
     with samplers("serial", n) as serial, samplers(n=n) as played:
         expected = collect(serial, bootstrap_truncated=bootstrap_truncated)
-        assert played.can_play
+        games = games_of(played)
         assert_same(expected, collect(played, bootstrap_truncated=bootstrap_truncated))
+        assert len(games) == 3, "the rollouts were not played by the processes"
     assert any(isinstance(value, tuple) for value in expected), "no episode has ended"
 
 
@@ -159,6 +169,61 @@ def test_rewards_are_looked_at_within_a_report():
         collector, storage = begin(tasks)
         with pytest.raises(NonFiniteError, match=r"samplers \[3\] of 5, row 3 of the rollout: \[nan\]"):
             collector.collect(storage, [storage], 10)
+
+
+class BreaksSampler(ToyTaskSampler):
+    """The third step of one of its tasks pays NaN, the next one raises."""
+
+    def __init__(self, odd=None, odd_at=0, **kwargs):
+        super().__init__(BreaksTask, max_steps=5, **kwargs)
+        self.world.odd_at = odd_at
+
+
+class BreaksTask(PushRightTask):
+    def play(self, action):
+        reward = super().play(action)
+        self.env.steps = getattr(self.env, "steps", 0) + 1
+        if self.env.odd_at and self.env.steps > self.env.odd_at:
+            raise ValueError("lost its balance")
+        return math.nan if self.env.steps == self.env.odd_at else reward
+
+
+@pytest.mark.parametrize("backend", ["serial", "process"])
+def test_a_reward_is_blamed_for_what_breaks_after_it(backend):
+    with samplers(backend, odd_at=3, sampler=BreaksSampler) as tasks:
+        collector, storage = begin(tasks)
+        with pytest.raises(NonFiniteError, match=r"samplers \[3\] of 5, row 2 of the rollout: \[nan\]"):
+            collector.collect(storage, [storage], 10)
+
+
+class OwnPolicy(MemorylessActorCritic):
+    """Acts by what `act` says, without noise."""
+
+    act = staticmethod(lambda observations, noise: noise)
+
+    def make_rollout_policy(self, num_steps):
+        return NoisyPolicy(self.act, lambda n: np.zeros((n, 1), np.float32))
+
+
+def first_entry(observations, noise):
+    return observations["toy"][:, :1]  # a view of what the next step overwrites
+
+
+class ViewPolicy(OwnPolicy):
+    act = staticmethod(first_entry)
+
+
+def test_a_policy_that_cannot_be_pickled_is_named():
+    with samplers() as tasks:
+        collector, storage = begin(tasks, OwnPolicy)
+        with pytest.raises(ExperimentConfigError, match="the policy cannot be sent"):
+            collector.collect(storage, [storage], 4)
+        assert len(tasks.observe()["toy"]) == 5, "they are as they were"
+
+
+def test_actions_may_be_views_of_observations():
+    with samplers("serial") as serial, samplers() as played:
+        assert_same(collect(serial, model_class=ViewPolicy), collect(played, model_class=ViewPolicy))
 
 
 class ShortSampler(ToyTaskSampler):
