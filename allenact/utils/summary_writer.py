@@ -2,33 +2,50 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from torch.utils.tensorboard import FileWriter
 from torch.utils.tensorboard import SummaryWriter as TorchSummaryWriter
 
+from allenact.utils.event_file import EventFile
 from allenact.utils.video_utils import image
+
+
+class EventFileWriter(FileWriter):
+    """`torch.utils.tensorboard.FileWriter` without a thread of its own: see `EventFile`."""
+
+    def __init__(self, event_file: EventFile) -> None:
+        self.event_writer = event_file
 
 
 class SummaryWriter(TorchSummaryWriter):
     """`torch.utils.tensorboard.SummaryWriter` with videos, which TensorBoard shows in its Images tab.
+
+    It raises an `OSError` where its file cannot be written, and can be used on; see `EventFile`.
 
     Args:
         videos_dir: where visualisers put the same videos as files; None: nowhere.
         kwargs: for torch's class.
     """
 
+    file_writer: Any
+    all_writers: Any
+
     def __init__(self, *args: Any, videos_dir: Path | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.videos_dir = videos_dir
 
     def _get_file_writer(self) -> Any:
-        """Returns the writer of the event file; a new one if somebody has removed the folder."""
-        current: Any = self.file_writer
-        if current is not None and not os.path.isdir(self.log_dir):
-            self.close()
-        return super()._get_file_writer()
+        """Returns the writer of the event file; the first time, and after `close`, of a new one."""
+        if self.file_writer is None:
+            writer = EventFileWriter(EventFile(self.log_dir, self.flush_secs, self.filename_suffix))
+            self.file_writer, self.all_writers = writer, {self.log_dir: writer}
+            if self.purge_step is not None:
+                writer.add_event(Event(session_log=SessionLog(status=SessionLog.START)), step=self.purge_step)
+                self.purge_step = None
+        return self.file_writer
 
     def add_summary(self, summary: Any, global_step: int | None = None) -> None:
         """Writes a summary that was made elsewhere."""

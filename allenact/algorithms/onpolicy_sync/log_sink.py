@@ -64,8 +64,7 @@ class LogSink:
         else:
             self._write_console(package, means)
         self.attempt("the metrics file", partial(self._write_metrics_line, package, means))
-        if not self.attempt("TensorBoard's files", partial(self._write_tensorboard, package, means, x_axis)):
-            self.writer = None  # its thread has ended; a resumed run has a new one
+        self.attempt("TensorBoard's files", partial(self._write_tensorboard, package, means, x_axis))
         results = self._results(package, means)
         self._tell_callbacks(package, means, x_axis, results)
         self._seconds_writing += time.monotonic() - began
@@ -84,16 +83,14 @@ class LogSink:
             self.attempt("TensorBoard's files", self.writer.close)
             self.writer = None
 
-    def attempt(self, what: str, write: Callable[[], None]) -> bool:
-        """Writes what training does not depend on; says once if that fails, and returns whether it went well."""
+    def attempt(self, what: str, write: Callable[[], None]) -> None:
+        """Writes what training does not depend on; says once if that fails."""
         try:
             write()
         except OSError as error:
             if what not in self._warned:
                 get_logger().warning(f"Training goes on, but {what} cannot be written: {error}")
             self._warned.add(what)
-            return False
-        return True
 
     # What a package says
 

@@ -11,10 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from allenact.algorithms.onpolicy_sync.log_sink import LogSink, write_json
 from allenact.algorithms.onpolicy_sync.tracking import LogPackage
 from allenact.base_abstractions.callbacks import Callback
+from allenact.utils import event_file
+from allenact.utils.summary_writer import SummaryWriter
 
 
 def package(mode="train", steps=64, **more):
@@ -352,16 +355,22 @@ def fail(*args, **kwargs):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-@pytest.mark.faults("TensorBoard's writer fails", "one warning, training goes on", "event files from then on")
-def test_tensorboard_may_fail(writer_sink, tmp_path, caplog):
-    _, writer = writer_sink
-    writer.add_scalar = fail
-    sink = LogSink(writer=writer, metrics_file=tmp_path / "metrics.jsonl")
-    for steps in (64, 128):
-        sink.write([package(steps=steps)])
+@pytest.mark.faults(
+    "TensorBoard's file cannot be written", "one warning, training goes on", "nothing, if it can be later"
+)
+def test_tensorboard_may_fail(tmp_path, caplog, monkeypatch):
+    sink = LogSink(writer=SummaryWriter(str(tmp_path / "tb")), metrics_file=tmp_path / "metrics.jsonl")
+    with monkeypatch.context() as patch:
+        patch.setattr(event_file, "open", fail, raising=False)
+        for steps in (64, 128):
+            sink.write([package(steps=steps)])
+    sink.write([package(steps=192)])
     sink.close()
     assert caplog.text.count("TensorBoard's files cannot be written: [Errno 28] No space left") == 1
-    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 3
+    events = EventAccumulator(str(tmp_path / "tb"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("train-metrics/reward")] == [64, 128, 192]
 
 
 @pytest.mark.faults("metrics file cannot be written", "one warning, training goes on", "its lines until then")
