@@ -20,6 +20,7 @@ from allenact.algorithms.onpolicy_sync.storage.observation_tree import flat_leav
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.playing import Game
 from allenact.base_abstractions.misc import ActorCriticOutput, Memory
 from allenact.utils import spaces_utils
+from allenact.utils.seeding import preserve_rng_state
 from allenact.utils.tensor_utils import add_step_dim, stack_observations, to_tensors
 from allenact.utils.torch_threads import threads_for, torch_threads
 
@@ -48,6 +49,18 @@ def deferred_policy(
     storage = storages[0]
     if len(storages) != 1 or type(storage) is not RolloutBlockStorage or storage.device.type != "cpu":
         return None
+    policy = _rollout_policy(model, num_steps)
+    return None if policy is None else (policy, storage)
+
+
+def can_be_played(model: ActorCriticModel[Any]) -> bool:
+    """Whether sampler processes can be given the policy of `model`, as far as that depends on the model."""
+    with preserve_rng_state():
+        return isinstance(_rollout_policy(model, num_steps=1), NoisyPolicy)
+
+
+def _rollout_policy(model: ActorCriticModel[Any], num_steps: int) -> RolloutPolicy | None:
+    """Returns how `model` acts on observations alone in the next `num_steps` steps; None if it cannot."""
     if model.recurrent_memory_specification is not None:
         return None
     definer = {
@@ -57,7 +70,7 @@ def deferred_policy(
     if definer["make_rollout_policy"] > definer["forward"]:
         return None
     try:
-        return model.make_rollout_policy(num_steps), storage
+        return model.make_rollout_policy(num_steps)
     except NotImplementedError:
         return None
 

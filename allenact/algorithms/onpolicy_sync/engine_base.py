@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
+from allenact.algorithms.onpolicy_sync.deferred_collection import can_be_played
 from allenact.algorithms.onpolicy_sync.distributed import WorkerGroup
 from allenact.algorithms.onpolicy_sync.startup_checks import check_spaces, machine_params_of
 from allenact.algorithms.onpolicy_sync.tracking import Tracker
@@ -40,8 +41,8 @@ class OnPolicyRLEngine:
         worker_id: index among the workers of this mode.
         num_workers: number of workers of this mode.
         distributed_address: `ip:port` where several training workers meet.
-        max_sampler_processes: most processes that the samplers are spread over; None: the usable cores. Validation
-            steps its samplers in its own process.
+        max_sampler_processes: most processes that the samplers are spread over; None: this worker's part of the
+            usable cores. Validation steps its samplers in its own process.
         sampler_backend: "auto", "batched", "process" or "serial"; to validation, "process" means "auto".
         deterministic_agents: evaluation plays the mode of the action distribution.
         deterministic_cudnn: deterministic cuDNN.
@@ -115,17 +116,23 @@ class OnPolicyRLEngine:
                 self._sampler_args(),
                 action_space=self.actor_critic.action_space,
                 backend="auto" if beside_training and self.sampler_backend == "process" else self.sampler_backend,
-                max_processes=1 if beside_training else self.max_sampler_processes,
+                max_processes=1 if beside_training else self.max_sampler_processes or self._cores(),
                 callback_sensors=self.callback_sensors,
-                num_threads=self._batch_threads(),
+                num_threads=self._cores(),
                 keep_healthy=self.restarts_samplers,
+                plays=self._lends_policy(),
             )
             check_spaces(self.actor_critic, self._vector_tasks, self.preprocessors)
             self.tracker.notes["samplers"] = f"{self.num_samplers} task samplers, {self._vector_tasks.description}"
         return self._vector_tasks
 
-    def _batch_threads(self) -> int:
-        """Returns the threads of a batch: this worker's part of the cores, but one beside training."""
+    def _lends_policy(self) -> bool:
+        """Whether sampler processes will be given the policy, as far as that is known before the first rollout."""
+        on_cpu = self.mode == TRAIN_MODE_STR and self.device.type == "cpu"
+        return on_cpu and self.preprocessors is None and can_be_played(self.actor_critic)
+
+    def _cores(self) -> int:
+        """Returns how many cores step the samplers: this worker's part of them, but one beside training."""
         return 1 if self.mode == VALID_MODE_STR else max(1, usable_cores() // self.num_workers)
 
     def _sampler_args(self) -> list[dict[str, Any]]:

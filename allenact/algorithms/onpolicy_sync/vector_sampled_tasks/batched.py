@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -12,10 +12,15 @@ from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.base import (
     FlatActions,
     VectorTasks,
     as_array,
+    close_samplers,
     common_observation_space,
 )
+from allenact.base_abstractions.sensor import SensorSuite
+from allenact.base_abstractions.task import TaskSampler
 from allenact.base_abstractions.task_batch import ObservationDict, StepBatch, TaskBatch
+from allenact.errors import TaskError
 from allenact.utils.seeding import preserve_rng_state
+from allenact.utils.system import get_logger
 
 
 class BatchedVectorTasks(VectorTasks):
@@ -57,7 +62,7 @@ class BatchedVectorTasks(VectorTasks):
         """Abandons the current tasks and draws new ones; returns their first observations."""
         self.batch.next_tasks(self._active, **kwargs)
         observations = self.observe()
-        return [_row(observations, position) for position in range(self.num_unpaused_tasks)]
+        return [row_of(observations, position) for position in range(self.num_unpaused_tasks)]
 
     def reset_all(self) -> None:
         """Calls `sampler.reset()` and draws the first task of every active sampler."""
@@ -76,12 +81,22 @@ class BatchedVectorTasks(VectorTasks):
 
     def load_state_dict(self, states: Sequence[dict[str, Any] | None]) -> list[int]:
         """Restores what `state_dict` returned; returns the indices of samplers that had to be restarted."""
-        restarted = [index for index, state in enumerate(states) if state is None]
+        restarted = [index for index, state in enumerate(states) if not self._restore(index, state)]
         with preserve_rng_state():
-            self.batch.load_state_dict(states)
-            if restarted:
-                self.batch.reset(restarted)
+            self.batch.reset(restarted)
         return restarted
+
+    def _restore(self, index: int, state: dict[str, Any] | None) -> bool:
+        """Restores one sampler; returns False if there is nothing to restore or it cannot be done."""
+        states: list[dict[str, Any] | None] = [None] * self._num_samplers
+        states[index] = state
+        try:
+            with preserve_rng_state():
+                self.batch.load_state_dict(states)
+        except TaskError as error:
+            get_logger().warning(f"Task sampler {index} starts anew: {error}")
+            return False
+        return state is not None
 
     def run_commands(self, positions: Sequence[int], commands: Sequence[str], data: Sequence[Any]) -> list[Any]:
         """Answers commands that do not advance tasks, which goes by `step_batch` and `next_task` here."""
@@ -101,9 +116,59 @@ class BatchedVectorTasks(VectorTasks):
         self.batch.close()
 
 
-def _row(observations: Mapping[str, Any], position: int) -> ObservationDict:
+def batch_of(
+    make_sampler_fn: Callable[..., TaskSampler],
+    sampler_fn_args: Sequence[dict[str, Any]],
+    suite: SensorSuite | None,
+    num_threads: int,
+) -> TaskBatch | str:
+    """Builds samplers as one batch, or says why they cannot be one; in the latter case they are closed again.
+
+    The global random generators stay as they are.
+
+    Args:
+        make_sampler_fn: builds one sampler.
+        sampler_fn_args: the arguments of each sampler, at least one.
+        suite: callback sensors to read on every finished task.
+        num_threads: threads of the engine.
+    """
+    samplers: list[TaskSampler] = []
+    batch = None
+    try:
+        _build(make_sampler_fn, sampler_fn_args[:1], samplers)
+        sampler_class = type(samplers[0])
+        if not any("make_batch" in base.__dict__ for base in sampler_class.__mro__ if base is not TaskSampler):
+            return f"{sampler_class.__name__} offers no batch"
+        _build(make_sampler_fn, sampler_fn_args[1:], samplers)
+        with preserve_rng_state():
+            batch = sampler_class.make_batch(samplers, num_threads)
+        if batch is None:
+            return sampler_class.batch_obstacle(samplers)
+    finally:
+        if batch is None:
+            close_samplers(samplers)
+    if suite is not None:
+        if not hasattr(batch, "callback_suite"):
+            batch.close()
+            return f"{type(batch).__name__} does not read callback sensors"
+        batch.callback_suite = suite
+    return batch
+
+
+def _build(
+    make_sampler_fn: Callable[..., TaskSampler],
+    args_list: Sequence[dict[str, Any]],
+    samplers: list[TaskSampler],
+) -> None:
+    """Appends new samplers to `samplers`, leaving the global random generators as they are."""
+    for args in args_list:
+        with preserve_rng_state():
+            samplers.append(make_sampler_fn(**{"mp_ctx": None, **args}))
+
+
+def row_of(observations: Mapping[str, Any], position: int) -> ObservationDict:
     """Returns the observation of one sampler out of arrays [N, O...]."""
     return {
-        key: _row(value, position) if isinstance(value, Mapping) else value[position].copy()
+        key: row_of(value, position) if isinstance(value, Mapping) else value[position].copy()
         for key, value in observations.items()
     }

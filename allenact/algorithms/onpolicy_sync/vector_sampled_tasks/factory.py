@@ -8,8 +8,8 @@ from typing import Any
 
 import gymnasium as gym
 
-from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.base import VectorTasks, callback_suite, close_samplers
-from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.batched import BatchedVectorTasks
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.base import VectorTasks, callback_suite
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.batched import BatchedVectorTasks, batch_of
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.multi_process import (
     READ_TIMEOUT_S,
     VectorSampledTasks,
@@ -21,7 +21,6 @@ from allenact.base_abstractions.sensor import Sensor, SensorSuite
 from allenact.base_abstractions.task import TaskSampler
 from allenact.errors import ExperimentConfigError
 from allenact.utils.cores import usable_cores
-from allenact.utils.seeding import preserve_rng_state
 from allenact.utils.worker_startup import worker_context
 
 BACKENDS = ("auto", "batched", "process", "serial")
@@ -39,6 +38,7 @@ def make_vector_tasks(
     read_timeout: float | None = READ_TIMEOUT_S,
     num_threads: int | None = None,
     keep_healthy: bool = False,
+    plays: bool = False,
 ) -> VectorTasks:
     """Builds task samplers and whatever steps them. The numbers are the same with every backend.
 
@@ -47,14 +47,16 @@ def make_vector_tasks(
         sampler_fn_args: the arguments of each sampler.
         action_space: the model's action space, which says how flat actions become actions of the tasks; None: that
             of the first task.
-        backend: "serial" (in this process), "process" (worker processes), "batched" (the task's own batch), or
-            "auto": batched where the task offers it, else process, else serial if there would be one process only.
+        backend: "serial" (in this process), "process" (worker processes, in each of them the task's own batch if there
+            is one), "batched" (the task's own batch), or "auto": batched where the task offers it, but process if they
+            can play; else process, or serial if there would be one process only.
         max_processes: worker processes at most; None: the cores that this process may use.
         callback_sensors: read on every finished task. Only batches with an attribute `callback_suite` do that.
         mp_ctx: starts worker processes; None: forkserver where the system has it.
         read_timeout: seconds to wait for a worker; None: for ever.
         num_threads: threads of a batch; None: the cores that this process may use.
         keep_healthy: whether a failure in a worker process leaves the others alive, for `restart_lost`.
+        plays: whether worker processes will be given the policy, see `VectorTasks.play`.
 
     Raises:
         ExperimentConfigError: no sampler, an unknown backend, or `backend="batched"` with tasks that have no batch.
@@ -65,91 +67,59 @@ def make_vector_tasks(
             f"backend={backend!r}",
             f"use one of {', '.join(BACKENDS)}.",
         )
-    why_not_batched = ""
-    tasks: VectorTasks | None = None
+    num_processes = min(max_processes or usable_cores(), len(sampler_fn_args))
+    in_processes = backend == "process" or (plays and backend == "auto" and num_processes > 1)
+    obstacle = ""  # to a batch
     if backend in ("auto", "batched") and sampler_fn_args:
-        answer = _try_batch(make_sampler_fn, sampler_fn_args, action_space, callback_sensors, num_threads)
-        if isinstance(answer, VectorTasks):
-            tasks = answer
+        args = sampler_fn_args[:1] if in_processes else sampler_fn_args  # processes make batches of their own
+        threads = 1 if in_processes else num_threads or usable_cores()
+        batch = batch_of(make_sampler_fn, args, callback_suite(callback_sensors), threads)
+        if isinstance(batch, str):
+            obstacle = batch
+        elif in_processes:
+            batch.close()
         else:
-            why_not_batched = answer
-    if backend == "batched" and why_not_batched:
+            return _explained(BatchedVectorTasks(batch, action_space), backend)
+    if backend == "batched" and obstacle:
         raise ExperimentConfigError(
-            f"these task samplers cannot be stepped as a batch: {why_not_batched}.",
+            f"these task samplers cannot be stepped as a batch: {obstacle}.",
             'sampler backend "batched"',
             'use the backend "auto", "process" or "serial".',
         )
-    num_processes = min(max_processes or usable_cores(), len(sampler_fn_args))
-    if tasks is None and (backend == "serial" or num_processes == 0 or (backend == "auto" and num_processes == 1)):
-        tasks = SingleProcessVectorSampledTasks(
+    if backend == "serial" or num_processes == 0 or (backend == "auto" and num_processes == 1):
+        serial = SingleProcessVectorSampledTasks(
             make_sampler_fn, sampler_fn_args, callback_sensors, action_space=action_space
         )
-    if tasks is None:
-        tasks = VectorSampledTasks(
-            make_sampler_fn,
-            sampler_fn_args,
-            callback_sensors,
-            multiprocessing_start_method=None,
-            mp_ctx=mp_ctx or worker_context(),
-            max_processes=max_processes,
-            read_timeout=read_timeout,
-            action_space=action_space,
-            should_log=False,
-            keep_healthy=keep_healthy,
-        )
-    tasks.description += f"; {_why(backend, tasks, why_not_batched)}"
+        return _explained(serial, backend, obstacle)
+    processes = VectorSampledTasks(
+        make_sampler_fn,
+        sampler_fn_args,
+        callback_sensors,
+        multiprocessing_start_method=None,
+        mp_ctx=mp_ctx or worker_context(),
+        max_processes=max_processes,
+        read_timeout=read_timeout,
+        action_space=action_space,
+        should_log=False,
+        keep_healthy=keep_healthy,
+        as_batches=True,
+    )
+    return _explained(processes, backend, obstacle)
+
+
+def _explained(tasks: VectorTasks, asked: str, obstacle: str = "") -> VectorTasks:
+    """Adds to the description which backend steps the tasks, and why that one; `obstacle` is that to a batch."""
+    tasks.description += f"; {_why(asked, tasks, obstacle)}"
     return tasks
 
 
-def _why(asked: str, tasks: VectorTasks, why_not_batched: str) -> str:
-    """Returns which backend steps the tasks, and why that one."""
+def _why(asked: str, tasks: VectorTasks, obstacle: str) -> str:
     if asked != "auto":
         return f"backend {asked}, as asked"
     if isinstance(tasks, BatchedVectorTasks):
         return "backend batched, the fastest, because these samplers offer it"
     if isinstance(tasks, VectorSampledTasks):
-        return f"backend process, not batched because {why_not_batched}"
-    return f"backend serial, because there would be one process only; not batched because {why_not_batched}"
-
-
-def _try_batch(
-    make_sampler_fn: Callable[..., TaskSampler],
-    sampler_fn_args: Sequence[dict[str, Any]],
-    action_space: gym.Space | None,
-    callback_sensors: SensorSuite | Sequence[Sensor] | None,
-    num_threads: int | None,
-) -> BatchedVectorTasks | str:
-    """Returns the samplers as a batch, or why they cannot be one. In the latter case they are closed again."""
-    samplers: list[TaskSampler] = []
-    batch = None
-    try:
-        _build(make_sampler_fn, sampler_fn_args[:1], samplers)
-        sampler_class = type(samplers[0])
-        if not any("make_batch" in base.__dict__ for base in sampler_class.__mro__ if base is not TaskSampler):
-            return f"{sampler_class.__name__} offers no batch"
-        _build(make_sampler_fn, sampler_fn_args[1:], samplers)
-        with preserve_rng_state():
-            batch = sampler_class.make_batch(samplers, num_threads or usable_cores())
-        if batch is None:
-            return sampler_class.batch_obstacle(samplers)
-    finally:
-        if batch is None:
-            close_samplers(samplers)
-    suite = callback_suite(callback_sensors)
-    if suite is not None:
-        if not hasattr(batch, "callback_suite"):
-            batch.close()
-            return f"{type(batch).__name__} does not read callback sensors"
-        batch.callback_suite = suite
-    return BatchedVectorTasks(batch, action_space)
-
-
-def _build(
-    make_sampler_fn: Callable[..., TaskSampler],
-    args_list: Sequence[dict[str, Any]],
-    samplers: list[TaskSampler],
-) -> None:
-    """Appends new samplers to `samplers`, leaving the global random generators as they are."""
-    for args in args_list:
-        with preserve_rng_state():
-            samplers.append(make_sampler_fn(**{"mp_ctx": None, **args}))
+        if not obstacle:
+            return "backend process with batches, the fastest, because the policy can act there"
+        return f"backend process, not batched because {obstacle}"
+    return f"backend serial, because there would be one process only; not batched because {obstacle}"

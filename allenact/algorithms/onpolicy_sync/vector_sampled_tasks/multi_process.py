@@ -1,6 +1,6 @@
 """The samplers spread over worker processes: what the serial class does, several at a time.
 
-Each worker runs a `SingleProcessVectorSampledTasks` for a contiguous part of the samplers. Actions, observations,
+Each worker runs a contiguous part of the samplers, one after another or as a batch. Actions, observations,
 rewards and flags of `step_batch` are rows of arrays in shared memory; all else travels over the workers' pipes, also
 what workers have seen that were given a policy and `play` by themselves.
 """
@@ -32,7 +32,7 @@ from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.shared_memory import
     layout_error,
     map_shared_memory,
 )
-from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.worker import SHARE_MEMORY, WorkerSpec
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.worker import WorkerSpec
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.worker_pool import WorkerPool
 from allenact.base_abstractions.misc import RLStepResult
 from allenact.base_abstractions.sensor import Sensor, SensorSuite
@@ -74,6 +74,7 @@ class VectorSampledTasks(ListVectorTasks):
         read_timeout: seconds to wait for an answer (the first takes up to five times that); None: for ever.
         action_space: the model's action space; None: that of the first task.
         keep_healthy: whether a failure in a worker leaves the others alive, so that `restart_lost` can go on.
+        as_batches: whether each worker steps its samplers as a batch if they offer one; there are no lists then.
 
     Raises:
         NoTaskError: (a RuntimeError) a sampler has no first task.
@@ -96,6 +97,7 @@ class VectorSampledTasks(ListVectorTasks):
         *,
         action_space: gym.Space | None = None,
         keep_healthy: bool = False,
+        as_batches: bool = False,
     ) -> None:
         args_list = list(sampler_fn_args or ())
         super().__init__(len(args_list))
@@ -112,6 +114,7 @@ class VectorSampledTasks(ListVectorTasks):
                 action_space=action_space,
                 first_sampler=sum(len(earlier) for earlier in parts[:worker]),
                 seed=seeds[worker],
+                as_batch=as_batches,
             )
             for worker, part in enumerate(parts)
         ]
@@ -126,13 +129,15 @@ class VectorSampledTasks(ListVectorTasks):
         self._spans = self._compute_spans()
         self._pool = WorkerPool(self._context, specs, read_timeout, keep_healthy)
         try:
-            greetings = self._pool.receive_first()
-            spaces = [greetings[worker] for worker in range(len(specs))]
-            self.observation_space = common_observation_space([space for space, actions in spaces for _ in actions])
+            greetings = [greeting for _, greeting in sorted(self._pool.receive_first().items())]
+            spaces = [greeting.observation_space for greeting in greetings for _ in greeting.action_spaces]
+            self.observation_space = common_observation_space(spaces)
         except BaseException:
             self.close()
             raise
-        self.action_spaces = [action for _, actions in spaces for action in actions]
+        if greetings[0].batch:
+            self.description += f", in each {greetings[0].batch.removeprefix('stepped ')}"
+        self.action_spaces = [space for greeting in greetings for space in greeting.action_spaces]
         self.action_space = self.action_spaces[0] if action_space is None else action_space
 
     @property
@@ -251,7 +256,7 @@ class VectorSampledTasks(ListVectorTasks):
                 worker: (*size, s.first_sampler, s.first_sampler + len(s.sampler_args))
                 for worker, s in enumerate(self._specs)
             }
-            self._pool.send({worker: (SHARE_MEMORY, args) for worker, args in rows.items()}, descriptor)
+            self._pool.send({worker: ("share_memory", args) for worker, args in rows.items()}, descriptor)
             self._is_shared = all(self._pool.receive().values())
         finally:
             os.close(descriptor)

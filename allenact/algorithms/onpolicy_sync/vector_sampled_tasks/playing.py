@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pickle
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -18,7 +18,7 @@ from allenact.errors import ExperimentConfigError
 
 if TYPE_CHECKING:
     from allenact.algorithms.onpolicy_sync.policy import PureAct
-    from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.single_process import SingleProcessVectorSampledTasks
+    from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.base import VectorTasks
 
 REPORT_S = 0.1
 """How long a process plays before it hands over what it has: so long may a stop take, and a report is cheap."""
@@ -109,7 +109,7 @@ class Player:
         first: position of the first of these samplers.
     """
 
-    def __init__(self, tasks: SingleProcessVectorSampledTasks, game: Game, first: int) -> None:
+    def __init__(self, tasks: VectorTasks, game: Game, first: int) -> None:
         self._tasks = tasks
         self._game = game
         self._samplers = slice(first, first + tasks.num_unpaused_tasks)
@@ -128,16 +128,16 @@ class Player:
         start = self._samplers.start
         while self._row < len(self._game.noise):
             chosen = self._game.act(self._nested, self._game.noise[self._row])[self._samplers].copy()  # [n, A]
-            last, ended, exhausted = self._tasks.step_rows(chosen)
-            observations, reward, done, _ = self._tasks.select_rows()
-            flat = list(flat_leaves(observations))
+            step = self._tasks.step_batch(chosen)
+            flat = list(flat_leaves(step.observations))
             for name, leaf in flat:
                 self._seen[name][self._samplers] = leaf
-            steps.append(({name: leaf.copy() for name, leaf in flat}, chosen, reward.copy(), done.copy()))
-            final_observations.extend((self._row, start + position, leaf) for position, leaf in last.items())
-            episodes.extend((self._row, FinishedEpisode(start + e.sampler, e.metrics, e.callback_data)) for e in ended)
+            steps.append(({name: leaf.copy() for name, leaf in flat}, chosen, step.rewards.copy(), step.dones.copy()))
+            final_observations.extend((self._row, start + at, last) for at, last in step.final_observations.items())
+            episodes.extend((self._row, replace(e, sampler=start + e.sampler)) for e in step.episodes)
+            exhausted = step.exhausted
             self._row += 1
-            if exhausted or not np.isfinite(reward).all() or time.perf_counter() > report_at:
+            if exhausted or not np.isfinite(step.rewards).all() or time.perf_counter() > report_at:
                 break
         seen, actions, rewards, dones = zip(*steps, strict=True)
         return PlayedRows(

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from allenact.base_abstractions.task_batch import ObservationDict
+from allenact.base_abstractions.task_batch import FinishedEpisode, ObservationDict
 from allenact.errors import TaskError
 
 _ALIGNMENT = 64  # bytes; a cache line, so that neighbouring arrays are not written through the same one
@@ -37,6 +37,8 @@ class Leaf(NamedTuple):
 Layout = tuple[Leaf, ...]
 Selection = tuple[ObservationDict, np.ndarray, np.ndarray, np.ndarray]
 """Observations, rewards, dones and truncated of some rows."""
+Endings = tuple[dict[int, ObservationDict], list[FinishedEpisode], list[int]]
+"""The last three fields of a `StepBatch`: what a step gives beside one row of arrays per sampler."""
 
 
 def as_array(value: Any) -> np.ndarray:

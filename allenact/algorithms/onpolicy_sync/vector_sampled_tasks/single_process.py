@@ -18,8 +18,8 @@ from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.base import (
     close_samplers,
     common_observation_space,
 )
-from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.playing import Game, PlayedRows, Player
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.shared_memory import (
+    Endings,
     Layout,
     Selection,
     StepArrays,
@@ -43,10 +43,6 @@ class EpisodeEnd(NamedTuple):
     callback_data: dict[str, Any] | None
     truncated: bool
     final_observation: ObservationDict | None  # of truncated episodes only
-
-
-Endings = tuple[dict[int, ObservationDict], list[FinishedEpisode], list[int]]
-"""The last three fields of a `StepBatch`: what a step gives beside one row of arrays per sampler."""
 
 
 class SingleProcessVectorSampledTasks(ListVectorTasks):
@@ -91,7 +87,6 @@ class SingleProcessVectorSampledTasks(ListVectorTasks):
         self._first_sampler = first_sampler
         self._rng_guard = preserve_rng_state if preserve_rng else contextlib.nullcontext
         self._arrays: StepArrays | None = None  # made by the first observe(), which knows shapes and types
-        self._player: Player | None = None
         self._results: list[RLStepResult] | None = None  # between async_step and wait_step
         super().__init__(len(sampler_fn_args_list or ()))
         try:
@@ -216,17 +211,6 @@ class SingleProcessVectorSampledTasks(ListVectorTasks):
             else:
                 arrays.write(index, result.observation, self._first_sampler + index)
         return final_observations, episodes, exhausted
-
-    def start_playing(self, packed: bytes) -> PlayedRows:
-        """Takes up a game of all samplers of all processes, as `Game.packed` gave it; returns the first rows."""
-        self._player = None  # before another one takes as much memory
-        self._player = Player(self, Game.unpacked(packed), self._first_sampler)
-        return self._player.play()
-
-    def play_on(self) -> PlayedRows:
-        """Returns the next rows of the game."""
-        assert self._player is not None
-        return self._player.play()
 
     def select_rows(self) -> Selection:
         """Returns observations, rewards, dones and truncated of the active samplers."""

@@ -1,4 +1,4 @@
-"""What runs in a sampler process: a `SingleProcessVectorSampledTasks` whose methods are called over a pipe."""
+"""What runs in a sampler process: a part of the samplers, with methods that are called over a pipe."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import torch
 
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.batched import batch_of
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.batched_rows import BatchedRows
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.playing import Game, PlayedRows, Player
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.protocol import Failure, Request, receive, send
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.shared_memory import (
     Layout,
@@ -37,9 +40,6 @@ from allenact.utils.worker_startup import prepare_worker, when_parent_dies
 
 CLOSE: Request = ("close", ())
 """The last request of every worker; it is not answered."""
-
-SHARE_MEMORY = "share_memory"
-"""The request that a file descriptor follows; see `_share_memory`."""
 
 SPIN_S = 5e-4
 """How long a worker watches its pipe before it sleeps. Waking a core that sleeps takes as long as a step of a small
@@ -66,7 +66,19 @@ class WorkerSpec:
     action_space: gym.Space | None
     first_sampler: int  # index among all samplers
     seed: int  # of the global generators, which tasks may use although they should have their own
+    as_batch: bool  # if they offer it
     gl_variables: dict[str, str] = field(default_factory=known_gl_variables)  # the server of forks may be older
+
+
+class Greeting(NamedTuple):
+    """The first answer of a worker."""
+
+    observation_space: gym.spaces.Dict
+    action_spaces: list[gym.Space]  # one for each sampler
+    batch: str  # how they are stepped together; empty: one after another
+
+
+Tasks = SingleProcessVectorSampledTasks | BatchedRows
 
 
 def run_worker(connection: Connection, spec: WorkerSpec | bytes) -> None:
@@ -86,13 +98,15 @@ def run_worker(connection: Connection, spec: WorkerSpec | bytes) -> None:
     for end in list(trainer_ends):
         end.close()
     try:
+        spec = _received(spec)
         tasks = _build(spec)
     except Exception as error:
         send(connection, Failure.of(error))
         return
     try:
-        send(connection, (tasks.observation_space, tasks.action_spaces))
-        _serve(connection, tasks)
+        batch = tasks.description if isinstance(tasks, BatchedRows) else ""
+        send(connection, Greeting(tasks.observation_space, tasks.action_spaces, batch))
+        _Server(connection, tasks, spec.first_sampler).serve()
     except (EOFError, OSError):
         pass  # the trainer is gone
     finally:
@@ -105,15 +119,24 @@ def _leave() -> None:
     os._exit(1)
 
 
-def _build(spec: WorkerSpec | bytes) -> SingleProcessVectorSampledTasks:
-    """Builds the samplers and draws their first tasks."""
+def _received(spec: WorkerSpec | bytes) -> WorkerSpec:
+    """Returns the specification, for which a new process has to be prepared first."""
     if isinstance(spec, bytes):
         prepare_worker([])  # the search path has come with the process already
         init_logging("warning")  # what each worker would say of itself, the trainer has said once for all
         spec = pickle.loads(spec)
     assert isinstance(spec, WorkerSpec)
+    return spec
+
+
+def _build(spec: WorkerSpec) -> Tasks:
+    """Builds the samplers and draws their first tasks."""
     os.environ.update(spec.gl_variables)
     set_seed(spec.seed)
+    if spec.as_batch:
+        batch = batch_of(spec.make_sampler_fn, spec.sampler_args, spec.callback_suite, num_threads=1)
+        if not isinstance(batch, str):
+            return BatchedRows(batch, spec.action_space)
     return SingleProcessVectorSampledTasks(
         spec.make_sampler_fn,
         spec.sampler_args,
@@ -125,22 +148,64 @@ def _build(spec: WorkerSpec | bytes) -> SingleProcessVectorSampledTasks:
     )
 
 
-def _serve(connection: Connection, tasks: SingleProcessVectorSampledTasks) -> None:
-    """Answers requests until told to close."""
-    pipe = select.poll()
-    pipe.register(connection, select.POLLIN)
-    while (request := _next_request(connection, pipe)) != CLOSE:
-        method, args = request
+class _Server:
+    """Answers the trainer's requests, most of which are methods of the tasks.
+
+    Args:
+        connection: the pipe to the trainer.
+        tasks: of this process.
+        first_sampler: index of the first one among all samplers.
+    """
+
+    def __init__(self, connection: Connection, tasks: Tasks, first_sampler: int) -> None:
+        self._connection = connection
+        self._tasks = tasks
+        self._first_sampler = first_sampler
+        self._player: Player | None = None
+
+    def serve(self) -> None:
+        """Answers requests until told to close."""
+        pipe = select.poll()
+        pipe.register(self._connection, select.POLLIN)
+        while (request := _next_request(self._connection, pipe)) != CLOSE:
+            method, args = request
+            try:
+                answer = getattr(self if method in MY_OWN else self._tasks, method)
+                send(self._connection, answer(*args))  # may raise too: not everything can be pickled
+            except (BrokenPipeError, ConnectionResetError):
+                raise
+            except Exception as error:
+                send(self._connection, Failure.of(error))
+
+    def start_playing(self, packed: bytes) -> PlayedRows:
+        """Takes up a game of all samplers of all processes, as `Game.packed` gave it; returns the first rows."""
+        self._player = None  # before another one takes as much memory
+        self._player = Player(self._tasks, Game.unpacked(packed), self._first_sampler)
+        return self._player.play()
+
+    def play_on(self) -> PlayedRows:
+        """Returns the next rows of the game."""
+        assert self._player is not None
+        return self._player.play()
+
+    def share_memory(self, layout: Layout, num_rows: int, action_size: int, first: int, last: int) -> bool:
+        """Gives the tasks rows `first` to `last` of the trainer's arrays; returns False if that cannot be done."""
         try:
-            if method == SHARE_MEMORY:
-                reply = _share_memory(connection, tasks, *args)
-            else:
-                reply = getattr(tasks, method)(*args)
-            send(connection, reply)  # may raise too: not everything can be pickled
-        except (BrokenPipeError, ConnectionResetError):
-            raise
-        except Exception as error:
-            send(connection, Failure.of(error))
+            descriptor = recv_handle(self._connection)
+        except OSError:
+            return False
+        try:
+            arrays = StepArrays(layout, num_rows, action_size, map_shared_memory(descriptor))
+            self._tasks.use_arrays(arrays.rows(first, last))
+        except OSError:
+            return False
+        finally:
+            os.close(descriptor)
+        return True
+
+
+MY_OWN = ("start_playing", "play_on", "share_memory")
+"""Requests that are not for the tasks. A file descriptor follows `share_memory`."""
 
 
 def _next_request(connection: Connection, pipe: select.poll) -> Request:
@@ -150,26 +215,3 @@ def _next_request(connection: Connection, pipe: select.poll) -> Request:
         os.sched_yield()  # the trainer may be waiting for this core
     request: Request = receive(connection)
     return request
-
-
-def _share_memory(
-    connection: Connection,
-    tasks: SingleProcessVectorSampledTasks,
-    layout: Layout,
-    num_rows: int,
-    action_size: int,
-    first: int,
-    last: int,
-) -> bool:
-    """Gives the tasks rows `first` to `last` of the trainer's arrays; returns False if that cannot be done."""
-    try:
-        descriptor = recv_handle(connection)
-    except OSError:
-        return False
-    try:
-        tasks.use_arrays(StepArrays(layout, num_rows, action_size, map_shared_memory(descriptor)).rows(first, last))
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True
