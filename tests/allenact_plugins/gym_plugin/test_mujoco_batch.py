@@ -11,16 +11,20 @@ import numpy as np
 import pytest
 import torch
 
+from allenact.algorithms.onpolicy_sync.collection import RolloutCollector
+from allenact.algorithms.onpolicy_sync.storage import RolloutBlockStorage
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.batched import BatchedVectorTasks
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.factory import make_vector_tasks
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.single_process import SingleProcessVectorSampledTasks
 from allenact.base_abstractions.sensor import Sensor, SensorSuite
 from allenact.errors import TaskError
 from allenact_plugins.gym_plugin.gym_environment import GymEnvironment
+from allenact_plugins.gym_plugin.gym_models import MemorylessActorCritic
 from allenact_plugins.gym_plugin.gym_sensors import GymMuJoCoSensor
 from allenact_plugins.gym_plugin.gym_tasks import GymContinuousTask, GymTaskSampler
 from allenact_plugins.gym_plugin.mujoco_batch import MuJoCoTaskBatch, batch_obstacle
 from allenact_plugins.gym_plugin.mujoco_tasks import MUJOCO_TASKS, MuJoCoTask
+from allenact_plugins.gym_plugin.normalized_actor_critic import NormalizedActorCritic
 
 
 def samplers(env_id, count=4, first_seed=0, **kwargs):
@@ -89,6 +93,37 @@ def test_every_task_equals_its_serial_samplers(env_id, contact_forces):
             limits += int(step.truncated.sum())
     assert (falls > 0) == (env_id not in NEVER_OVER)
     assert limits > 0 or env_id == "InvertedDoublePendulum-v2", "which falls before"
+
+
+def collected(tasks, make_model):
+    """Returns all that comes of three rollouts, as tensors and plain values."""
+    torch.manual_seed(3)
+    model = make_model(action_space=tasks.action_space, observation_space=tasks.observation_space)
+    collector, storage = RolloutCollector(model, tasks, torch.device("cpu")), RolloutBlockStorage()
+    collector.initialize([storage])
+    seen = []
+    for _ in range(3):
+        collector.collect(storage, [storage], 30, bootstrap_truncated=True)
+        storage.before_updates(next_value=collector.next_value(storage), use_gae=True, gamma=0.9, tau=0.95)
+        seen += [getattr(storage, name).clone() for name in ("rewards", "masks", "actions", "value_preds", "returns")]
+        seen += [storage.action_log_probs.clone(), storage.observations.tensor("state").clone()]
+        seen += [(episode.sampler, episode.metrics) for episode in collector.pop_episodes()]
+        storage.after_updates()
+    return [*seen, torch.get_rng_state()]
+
+
+@pytest.mark.parametrize("env_id", ["Ant-v2", "Hopper-v2", "Humanoid-v2"])
+@pytest.mark.parametrize("model_class", [MemorylessActorCritic, NormalizedActorCritic])
+def test_processes_that_play_give_what_one_batch_gives(env_id, model_class, monkeypatch):
+    make_model = partial(model_class, input_uuid="state")
+    kwargs = {"gym_env_kwargs": {"max_episode_steps": 13}}
+    row_by_row = collected(batched_tasks(env_id, **kwargs), make_model)
+    with process_tasks(env_id, **kwargs) as processes:
+        monkeypatch.setattr(processes, "step_batch", None)
+        played = collected(processes, make_model)
+    for one, other in zip(row_by_row, played, strict=True):
+        assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+    assert any(isinstance(value, tuple) for value in played), "no episode has ended"
 
 
 @pytest.mark.parametrize("num_threads", [1, 2])

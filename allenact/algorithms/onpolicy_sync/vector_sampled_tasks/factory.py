@@ -50,11 +50,12 @@ def make_vector_tasks(
         backend: "serial" (in this process), "process" (worker processes, in each of them the task's own batch if there
             is one), "batched" (the task's own batch), or "auto": batched where the task offers it, but process if they
             can play; else process, or serial if there would be one process only.
-        max_processes: worker processes at most; None: the cores that this process may use.
+        max_processes: worker processes at most, "auto" makes no more than `num_threads` if they play; None: the cores
+            that this process may use.
         callback_sensors: read on every finished task. Only batches with an attribute `callback_suite` do that.
         mp_ctx: starts worker processes; None: forkserver where the system has it.
         read_timeout: seconds to wait for a worker; None: for ever.
-        num_threads: threads of a batch; None: the cores that this process may use.
+        num_threads: threads of a batch, or processes that play; None: the cores that this process may use.
         keep_healthy: whether a failure in a worker process leaves the others alive, for `restart_lost`.
         plays: whether worker processes will be given the policy, see `VectorTasks.play`.
 
@@ -67,13 +68,15 @@ def make_vector_tasks(
             f"backend={backend!r}",
             f"use one of {', '.join(BACKENDS)}.",
         )
+    cores = num_threads or usable_cores()
+    if plays and backend == "auto":  # processes that play never wait for anything but a core
+        max_processes = min(max_processes or cores, cores)
     num_processes = min(max_processes or usable_cores(), len(sampler_fn_args))
     in_processes = backend == "process" or (plays and backend == "auto" and num_processes > 1)
     obstacle = ""  # to a batch
     if backend in ("auto", "batched") and sampler_fn_args:
         args = sampler_fn_args[:1] if in_processes else sampler_fn_args  # processes make batches of their own
-        threads = 1 if in_processes else num_threads or usable_cores()
-        batch = batch_of(make_sampler_fn, args, callback_suite(callback_sensors), threads)
+        batch = batch_of(make_sampler_fn, args, callback_suite(callback_sensors), 1 if in_processes else cores)
         if isinstance(batch, str):
             obstacle = batch
         elif in_processes:

@@ -66,7 +66,7 @@ class WorkerSpec:
     action_space: gym.Space | None
     first_sampler: int  # index among all samplers
     seed: int  # of the global generators, which tasks may use although they should have their own
-    as_batch: bool  # if they offer it
+    as_batch: bool = False  # if they offer it
     gl_variables: dict[str, str] = field(default_factory=known_gl_variables)  # the server of forks may be older
 
 

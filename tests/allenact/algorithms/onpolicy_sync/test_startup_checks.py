@@ -6,8 +6,10 @@ import logging
 import pytest
 
 from allenact.algorithms.onpolicy_sync.engine import OnPolicyTrainer
-from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import BatchedVectorTasks
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import BatchedVectorTasks, VectorSampledTasks
 from allenact.testing.experiments import ToyExperiment
+from allenact_plugins.gym_plugin.gym_models import MemorylessActorCritic
+from projects.tutorials import gym_mujoco_tutorial
 from projects.tutorials.gym_mujoco_tutorial import GymMuJoCoTutorialExperimentConfig
 
 
@@ -40,17 +42,34 @@ def said(caplog):
 )
 def test_the_tutorial_on_auto(num_steps, updates, said):
     tasks, (model, samplers, stage, *_) = said(GymMuJoCoTutorialExperimentConfig(num_steps=num_steps))
-    assert type(tasks) is BatchedVectorTasks
+    assert type(tasks) is VectorSampledTasks
     assert model == (
         "MemorylessActorCritic with 18,793 trainable parameters on cpu, seed 3, starting at 0 environment steps"
     )
     assert samplers == (
-        "8 task samplers, stepped as one MuJoCo batch of Ant-v2 on 2 threads;"
-        " backend batched, the fastest, because these samplers offer it"
+        "8 task samplers, stepped in 2 worker processes (forkserver), in each as one MuJoCo batch of Ant-v2 on 1 thread"
+        "; backend process with batches, the fastest, because the policy can act there"
     )
     assert stage.startswith("stage 0: 30,000,000 environment steps, losses ppo_loss; ")
     assert updates in stage
     assert stage.endswith("; a log every 50,000 steps, a checkpoint every 200,000")
+
+
+class FullForward(MemorylessActorCritic):
+    """Has to be run in full at every step."""
+
+    def make_rollout_policy(self, num_steps):
+        raise NotImplementedError
+
+
+def test_a_policy_that_cannot_be_lent(said, monkeypatch):
+    monkeypatch.setattr(gym_mujoco_tutorial, "MemorylessActorCritic", FullForward)
+    tasks, lines = said(GymMuJoCoTutorialExperimentConfig())
+    assert type(tasks) is BatchedVectorTasks
+    assert lines[1] == (
+        "8 task samplers, stepped as one MuJoCo batch of Ant-v2 on 2 threads;"
+        " backend batched, the fastest, because these samplers offer it"
+    )
 
 
 def test_samplers_without_a_batch(said):

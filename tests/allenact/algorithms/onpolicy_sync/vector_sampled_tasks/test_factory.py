@@ -16,7 +16,7 @@ from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import (
 )
 from allenact.base_abstractions.sensor import Sensor
 from allenact.base_abstractions.task_batch import FinishedEpisode, StepBatch, TaskBatch
-from allenact.errors import ExperimentConfigError
+from allenact.errors import ExperimentConfigError, TaskError, TaskWorkerError
 from allenact.testing.tasks import EndlessRewardTask, PushRightTask, ToyTaskSampler
 
 BOX = PushRightTask.lower_action_space
@@ -144,6 +144,13 @@ def plain(**kwargs):
         (BatchSampler, 3, {"backend": "batched"}, BatchedVectorTasks),
         (BatchSampler, 3, {"backend": "process", "max_processes": 2}, VectorSampledTasks),
         (BatchSampler, 3, {"backend": "serial"}, SingleProcessVectorSampledTasks),
+        (BatchSampler, 3, {"plays": True, "num_threads": 2}, VectorSampledTasks),
+        (BatchSampler, 3, {"plays": True, "num_threads": 1}, BatchedVectorTasks),
+        (BatchSampler, 3, {"plays": True, "max_processes": 1}, BatchedVectorTasks),
+        (BatchSampler, 1, {"plays": True, "num_threads": 2}, BatchedVectorTasks),
+        (BatchSampler, 3, {"plays": True, "num_threads": 2, "backend": "batched"}, BatchedVectorTasks),
+        (plain, 3, {"plays": True, "num_threads": 2}, VectorSampledTasks),
+        (plain, 3, {"plays": True, "num_threads": 1}, SingleProcessVectorSampledTasks),
     ],
 )
 def test_choice(sampler_class, n, options, expected):
@@ -164,6 +171,11 @@ def test_processes_are_not_more_than_cores(monkeypatch):
         assert tasks.description.startswith("a loop on 2 threads;")
     with make(BatchSampler, 3, num_threads=7) as tasks:
         assert tasks.description.startswith("a loop on 7 threads;")
+    with make(BatchSampler, 3, max_processes=3, backend="process") as tasks:
+        assert "stepped in 3 worker processes" in tasks.description
+    for sampler_class in (BatchSampler, plain):
+        with make(sampler_class, 3, max_processes=3, plays=True) as tasks:
+            assert "stepped in 2 worker processes" in tasks.description
 
 
 @pytest.mark.parametrize(
@@ -171,6 +183,17 @@ def test_processes_are_not_more_than_cores(monkeypatch):
     [
         (BatchSampler, {}, "; backend batched, the fastest, because these samplers offer it"),
         (BatchSampler, {"backend": "serial"}, "; backend serial, as asked"),
+        (BatchSampler, {"backend": "process"}, ", in each a loop on 1 threads; backend process, as asked"),
+        (
+            BatchSampler,
+            {"plays": True, "num_threads": 2},
+            "; backend process with batches, the fastest, because the policy can act there",
+        ),
+        (
+            plain,
+            {"plays": True, "num_threads": 2},
+            "(fork); backend process, not batched because ToyTaskSampler offers no batch",
+        ),
         (plain, {"max_processes": 2}, "; backend process, not batched because ToyTaskSampler offers no batch"),
         (
             plain,
@@ -276,6 +299,46 @@ def test_batched_equals_serial_and_process():
             all_seen.append(seen)
     np.testing.assert_equal(all_seen[1], all_seen[0])
     np.testing.assert_equal(all_seen[2], all_seen[0])
+
+
+class RefusingSampler(BatchSampler):
+    """Refuses states of tasks that have begun."""
+
+    def load_state_dict(self, state):
+        task = super().load_state_dict(state)
+        if task.num_steps_taken():
+            raise TaskError("this state is of no use.")
+        return task
+
+
+@pytest.mark.parametrize("backend", ["serial", "process", "batched"])
+def test_a_state_that_is_refused_costs_one_task(backend, caplog):
+    with make(RefusingSampler, backend=backend, max_processes=2) as tasks:
+        fresh = tasks.state_dict()
+        tasks.step_batch(torch.zeros(3, 1))
+        used = tasks.state_dict()
+        assert tasks.load_state_dict([fresh[0], used[1], fresh[2]]) == [1]
+        assert tasks.call("num_steps_taken") == [0, 0, 0]
+    if backend != "process":  # there, the process says so
+        assert "Task sampler 1 starts anew: this state is of no use" in caplog.text
+
+
+def test_batches_in_processes_go_back_when_one_is_lost():
+    with make(RefusingSampler, n=6, backend="process", max_processes=3, keep_healthy=True) as tasks:
+        fresh = tasks.state_dict()
+        tasks.step_batch(torch.zeros(6, 1))
+        used = tasks.state_dict()
+        with pytest.raises(TaskWorkerError, match="worker 1"):
+            tasks.call_at(2, "no_such_method")
+        restarted, playing_on = tasks.restart_lost([fresh[0], used[1], None, None, None, fresh[5]], range(6))
+        assert (restarted, playing_on) == ([2, 3], [1, 4])
+        assert tasks.call("num_steps_taken") == [0, 0, 0, 0, 1, 0]
+        assert len(tasks.step_batch(torch.zeros(6, 1)).rewards) == 6
+
+
+def test_batches_in_processes_give_no_lists():
+    with make(backend="process", max_processes=2) as tasks, pytest.raises(TaskWorkerError, match="command 'step'"):
+        tasks.step([[0.0]] * 3)
 
 
 def test_batch_is_closed_once():
