@@ -30,6 +30,7 @@ from benchmarks.common import ROOT, add_common_arguments, interleave, print_row,
 TUTORIAL = ("gym_mujoco_tutorial", "-b", "projects/tutorials", "-m", "8", "-s", "0", "-e", "-l", "error")
 ONE_STEP_ROLLOUTS = {"num_steps": 1, "update_repeats": 1, "metric_interval": 1, "save_interval": 0}
 VALIDATIONS = 3
+SIZES = ["8x64", "64x64", "256x64", "8x2048", "64x256"]  # the last three give rollouts of the same size
 LIMIT_S = 600.0
 
 
@@ -37,7 +38,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0] if __doc__ else "", formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--samplers", nargs="*", type=int, default=[8, 64, 256], help="N, for the growth of memory")
+    parser.add_argument("--sizes", nargs="*", default=SIZES, help="NxT, samplers and steps, for the growth of memory")
     parser.add_argument("--config_kwargs", default="{}", help="of the tutorial in the measurement of memory, as JSON")
     add_common_arguments(parser)
     options = parser.parse_args(args)
@@ -49,14 +50,12 @@ def main(args: Sequence[str] | None = None) -> None:
     memory = peak_memory(config_kwargs)
     print(f"peak memory of {memory['processes']} processes: {memory['megabytes']:.0f} MB")
     growth = []
-    for n in options.samplers:
-        peak = peak_memory({"num_steps": 64, **config_kwargs, "num_train_samplers": n}, num_samplers=n)
-        growth.append(
-            {"num_samplers": n, "megabytes": peak["megabytes"], "rollout_megabytes": rollout_megabytes(n, 64)}
-        )
-        print(
-            f"{n} samplers: {peak['megabytes']:.0f} MB, of which the rollout {growth[-1]['rollout_megabytes']:.1f} MB"
-        )
+    for size in options.sizes:
+        n, t = map(int, size.split("x"))
+        peak = peak_memory({**config_kwargs, "num_steps": t, "num_train_samplers": n}, num_samplers=n)
+        rollout = rollout_megabytes(n, t)
+        growth.append({"num_samplers": n, "num_steps": t, "megabytes": peak["megabytes"], "rollout_megabytes": rollout})
+        print(f"{n} samplers x {t} steps: {peak['megabytes']:.0f} MB, of which the rollout {rollout:.1f} MB")
     result["rows"].append({"seconds": seconds, "memory": memory, "growth": growth})
     write_result(result, options.results, options.name)
 

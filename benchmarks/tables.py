@@ -130,7 +130,7 @@ def startup(rows: Iterable[Mapping[str, Any]]) -> list[str]:
             [f"peak memory of all {memory['processes']} processes", f"{readable(memory['megabytes'])} MB ({each})"]
         )
         for size in row.get("growth", []):
-            what = f"the same with {size['num_samplers']} samplers x 64 steps"
+            what = f"the same with {size['num_samplers']} samplers x {size.get('num_steps', 64)} steps"
             lines.append([what, f"{size['megabytes']:,.0f} MB, of which the rollout {size['rollout_megabytes']} MB"])
     return table(["what", "how much"], lines)
 

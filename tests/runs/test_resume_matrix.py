@@ -53,7 +53,7 @@ def lander():
 
 CASES = {
     "tutorial, batched": (tutorial, "batched"),
-    "tutorial, processes": (tutorial, "process"),
+    "tutorial, batches in processes": (tutorial, "process"),
     "tutorial, serial": (tutorial, "serial"),
     "memory": (lambda: toy(task="remember", recurrent=True), "serial"),
     "memory, processes": (lambda: toy(task="remember", recurrent=True), "process"),
