@@ -196,8 +196,8 @@ def _add_how_to_run(group: argparse._ArgumentGroup) -> None:
         type=str.lower,
         choices=SAMPLER_BACKENDS,
         default="auto",
-        help="how task samplers are stepped; auto: as a batch where the tasks offer it, in processes where they do not, and"
-        " as a batch in each process where the policy can act there; validation always steps its own in one process",
+        help="how task samplers are stepped; auto: as a batch where the tasks offer it, in processes where they do"
+        " not, and as a batch in each process where the policy can act there; validation has one process",
     )
     group.add_argument(
         "--enable_crash_recovery",
