@@ -18,6 +18,7 @@ from allenact.algorithms.onpolicy_sync.policy import ActorCriticModel, NoisyPoli
 from allenact.algorithms.onpolicy_sync.storage import RolloutBlockStorage
 from allenact.algorithms.onpolicy_sync.storage.observation_tree import flat_leaves
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.playing import Game
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.protocol import can_be_pickled
 from allenact.base_abstractions.misc import ActorCriticOutput, Memory
 from allenact.utils import spaces_utils
 from allenact.utils.seeding import preserve_rng_state
@@ -56,7 +57,8 @@ def deferred_policy(
 def can_be_played(model: ActorCriticModel[Any]) -> bool:
     """Whether sampler processes can be given the policy of `model`, as far as that depends on the model."""
     with preserve_rng_state():
-        return isinstance(_rollout_policy(model, num_steps=1), NoisyPolicy)
+        policy = _rollout_policy(model, num_steps=1)
+    return isinstance(policy, NoisyPolicy) and can_be_pickled(policy.act)
 
 
 def _rollout_policy(model: ActorCriticModel[Any], num_steps: int) -> RolloutPolicy | None:

@@ -118,8 +118,8 @@ class BatchedVectorTasks(VectorTasks):
 
 def batch_of(
     make_sampler_fn: Callable[..., TaskSampler],
-    sampler_fn_args: Sequence[dict[str, Any]],
     suite: SensorSuite | None,
+    sampler_fn_args: Sequence[dict[str, Any]],
     num_threads: int,
 ) -> TaskBatch | str:
     """Builds samplers as one batch, or says why they cannot be one; in the latter case they are closed again.
@@ -128,8 +128,8 @@ def batch_of(
 
     Args:
         make_sampler_fn: builds one sampler.
-        sampler_fn_args: the arguments of each sampler, at least one.
         suite: callback sensors to read on every finished task.
+        sampler_fn_args: the arguments of each sampler, at least one.
         num_threads: threads of the engine.
     """
     samplers: list[TaskSampler] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from multiprocessing.context import BaseContext
 from typing import Any
 
@@ -14,11 +15,13 @@ from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.multi_process import
     READ_TIMEOUT_S,
     VectorSampledTasks,
 )
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.protocol import can_be_pickled
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.single_process import (
     SingleProcessVectorSampledTasks,
 )
 from allenact.base_abstractions.sensor import Sensor, SensorSuite
 from allenact.base_abstractions.task import TaskSampler
+from allenact.base_abstractions.task_batch import TaskBatch
 from allenact.errors import ExperimentConfigError
 from allenact.utils.cores import usable_cores
 from allenact.utils.worker_startup import worker_context
@@ -69,60 +72,73 @@ def make_vector_tasks(
             f"use one of {', '.join(BACKENDS)}.",
         )
     cores = num_threads or usable_cores()
-    if plays and backend == "auto":  # processes that play never wait for anything but a core
+    lends = plays and backend == "auto" and can_be_pickled((make_sampler_fn, sampler_fn_args))
+    if lends:  # processes that play never wait for anything but a core
         max_processes = min(max_processes or cores, cores)
     num_processes = min(max_processes or usable_cores(), len(sampler_fn_args))
-    in_processes = backend == "process" or (plays and backend == "auto" and num_processes > 1)
-    obstacle = ""  # to a batch
-    if backend in ("auto", "batched") and sampler_fn_args:
-        args = sampler_fn_args[:1] if in_processes else sampler_fn_args  # processes make batches of their own
-        batch = batch_of(make_sampler_fn, args, callback_suite(callback_sensors), 1 if in_processes else cores)
-        if isinstance(batch, str):
-            obstacle = batch
-        elif in_processes:
-            batch.close()
-        else:
-            return _explained(BatchedVectorTasks(batch, action_space), backend)
-    if backend == "batched" and obstacle:
-        raise ExperimentConfigError(
-            f"these task samplers cannot be stepped as a batch: {obstacle}.",
-            'sampler backend "batched"',
-            'use the backend "auto", "process" or "serial".',
-        )
-    if backend == "serial" or num_processes == 0 or (backend == "auto" and num_processes == 1):
-        serial = SingleProcessVectorSampledTasks(
+    try_batch = partial(batch_of, make_sampler_fn, callback_suite(callback_sensors))
+    chosen, why = _choose(backend, sampler_fn_args, num_processes, cores, try_batch, lends)
+    tasks: VectorTasks
+    if isinstance(chosen, TaskBatch):
+        tasks = BatchedVectorTasks(chosen, action_space)
+    elif chosen == "serial":
+        tasks = SingleProcessVectorSampledTasks(
             make_sampler_fn, sampler_fn_args, callback_sensors, action_space=action_space
         )
-        return _explained(serial, backend, obstacle)
-    processes = VectorSampledTasks(
-        make_sampler_fn,
-        sampler_fn_args,
-        callback_sensors,
-        multiprocessing_start_method=None,
-        mp_ctx=mp_ctx or worker_context(),
-        max_processes=max_processes,
-        read_timeout=read_timeout,
-        action_space=action_space,
-        should_log=False,
-        keep_healthy=keep_healthy,
-        as_batches=True,
-    )
-    return _explained(processes, backend, obstacle)
-
-
-def _explained(tasks: VectorTasks, asked: str, obstacle: str = "") -> VectorTasks:
-    """Adds to the description which backend steps the tasks, and why that one; `obstacle` is that to a batch."""
-    tasks.description += f"; {_why(asked, tasks, obstacle)}"
+    else:
+        tasks = VectorSampledTasks(
+            make_sampler_fn,
+            sampler_fn_args,
+            callback_sensors,
+            multiprocessing_start_method=None,
+            mp_ctx=mp_ctx or worker_context(),
+            max_processes=max_processes,
+            read_timeout=read_timeout,
+            action_space=action_space,
+            should_log=False,
+            keep_healthy=keep_healthy,
+            as_batches=True,
+        )
+    tasks.description += f"; backend {why}"
     return tasks
 
 
-def _why(asked: str, tasks: VectorTasks, obstacle: str) -> str:
-    if asked != "auto":
-        return f"backend {asked}, as asked"
-    if isinstance(tasks, BatchedVectorTasks):
-        return "backend batched, the fastest, because these samplers offer it"
-    if isinstance(tasks, VectorSampledTasks):
-        if not obstacle:
-            return "backend process with batches, the fastest, because the policy can act there"
-        return f"backend process, not batched because {obstacle}"
-    return f"backend serial, because there would be one process only; not batched because {obstacle}"
+def _choose(
+    backend: str,
+    sampler_fn_args: Sequence[dict[str, Any]],
+    num_processes: int,
+    cores: int,
+    try_batch: Callable[..., TaskBatch | str],
+    lends: bool,
+) -> tuple[TaskBatch | str, str]:
+    """Returns the backend, or the batch itself, and why.
+
+    Args:
+        backend: as asked.
+        sampler_fn_args: the arguments of each sampler.
+        num_processes: how many there would be.
+        cores: threads of a batch.
+        try_batch: `batch_of`, but for arguments and threads.
+        lends: whether the processes will be given the policy.
+    """
+    if backend in ("serial", "process") or not sampler_fn_args:
+        return backend, f"{backend}, as asked"
+    in_processes = lends and num_processes > 1  # they make batches of their own, so one sampler is enough to ask
+    batch = try_batch(
+        sampler_fn_args[:1] if in_processes else sampler_fn_args, num_threads=1 if in_processes else cores
+    )
+    if not isinstance(batch, str):
+        if not in_processes:
+            why = "as asked" if backend == "batched" else "the fastest, because these samplers offer it"
+            return batch, f"batched, {why}"
+        batch.close()
+        return "process", "process with batches, the fastest, because the policy can act there"
+    if backend == "batched":
+        raise ExperimentConfigError(
+            f"these task samplers cannot be stepped as a batch: {batch}.",
+            'sampler backend "batched"',
+            'use the backend "auto", "process" or "serial".',
+        )
+    if num_processes == 1:
+        return "serial", f"serial, because there would be one process only; not batched because {batch}"
+    return "process", f"process, not batched because {batch}"

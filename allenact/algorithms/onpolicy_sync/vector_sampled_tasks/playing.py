@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from allenact.algorithms.onpolicy_sync.storage.observation_tree import flat_leaves, unflatten_observations
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.protocol import pickled
 from allenact.base_abstractions.task_batch import FinishedEpisode, ObservationDict
-from allenact.errors import ExperimentConfigError
 
 if TYPE_CHECKING:
     from allenact.algorithms.onpolicy_sync.policy import PureAct
@@ -44,14 +44,12 @@ class Game:
         Raises:
             ExperimentConfigError: the policy cannot be pickled.
         """
-        try:
-            return pickle.dumps(self, protocol=pickle.HIGHEST_PROTOCOL)
-        except Exception as error:
-            raise ExperimentConfigError(
-                "the policy cannot be sent to sampler processes, because it cannot be pickled.",
-                f"{self.act!r}: {type(error).__name__}: {error}",
-                "define what NoisyPolicy(act=...) gets at the top of a module, or use --sampler_backend serial.",
-            ) from error
+        return pickled(
+            self,
+            repr(self.act),
+            "the policy cannot be sent to sampler processes, because it cannot be pickled.",
+            "define what NoisyPolicy(act=...) gets at the top of a module, or use --sampler_backend serial.",
+        )
 
     @classmethod
     def unpacked(cls, packed: bytes) -> Self:

@@ -7,7 +7,7 @@ import traceback
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
-from allenact.errors import AllenActError
+from allenact.errors import AllenActError, ExperimentConfigError
 
 STEP_COMMAND = "step"
 NEXT_TASK_COMMAND = "next_task"
@@ -82,6 +82,33 @@ class Failure(NamedTuple):
 def send(connection: Connection, message: Any) -> None:
     """Writes one message to the pipe."""
     connection.send_bytes(pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL))
+
+
+def pickled(message: Any, name: str, problem: str, do: str) -> bytes:
+    """Returns a message as bytes.
+
+    Args:
+        message: what to pickle.
+        name: what the error names as given.
+        problem: first sentence of the error.
+        do: what to do about it.
+
+    Raises:
+        ExperimentConfigError: it cannot be pickled.
+    """
+    try:
+        return pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
+    except Exception as error:  # pickle calls code of what it meets
+        raise ExperimentConfigError(problem, f"{name}: {type(error).__name__}: {error}", do) from error
+
+
+def can_be_pickled(message: Any) -> bool:
+    """Whether `pickled` would return."""
+    try:
+        pickle.dumps(message)
+    except Exception:  # pickle calls code of what it meets
+        return False
+    return True
 
 
 def receive(connection: Connection) -> Any:

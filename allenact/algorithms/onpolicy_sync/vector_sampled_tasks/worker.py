@@ -134,7 +134,7 @@ def _build(spec: WorkerSpec) -> Tasks:
     os.environ.update(spec.gl_variables)
     set_seed(spec.seed)
     if spec.as_batch:
-        batch = batch_of(spec.make_sampler_fn, spec.sampler_args, spec.callback_suite, num_threads=1)
+        batch = batch_of(spec.make_sampler_fn, spec.callback_suite, spec.sampler_args, num_threads=1)
         if not isinstance(batch, str):
             return BatchedRows(batch, spec.action_space)
     return SingleProcessVectorSampledTasks(

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 import select
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import send_handle
 from typing import Any, Never
 
-from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.protocol import Failure, Request, receive, send
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.protocol import Failure, Request, pickled, receive, send
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.signals import DelaySignalHandling
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.worker import (
     CLOSE,
@@ -23,7 +22,7 @@ from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.worker import (
     run_worker,
     trainer_ends,
 )
-from allenact.errors import ExperimentConfigError, TaskWorkerError
+from allenact.errors import TaskWorkerError
 
 FIRST_REPLY_FACTOR = 5
 """The first reply may take this many times the read timeout: programs are loaded and environments built."""
@@ -85,11 +84,12 @@ class WorkerPool:
         with theirs:  # ours to close: the end of the worker must be the end of the pipe
             process = context.Process(  # type: ignore[attr-defined]  # every context has it, their base class not
                 target=run_worker,
-                args=(theirs, spec if is_fork else _pickled(spec)),
+                args=(theirs, spec if is_fork else _packed(spec)),
                 name=f"sampler-worker-{worker}",
                 daemon=True,
             )
-            process.start()
+            with _one_blas_thread():
+                process.start()
         self._pending[worker] = "start"
         self._sent_at[worker] = time.monotonic()
         self._processes[worker : worker + 1] = [process]
@@ -333,12 +333,24 @@ class WorkerPool:
             connection.close()
 
 
-def _pickled(spec: WorkerSpec) -> bytes:
+@contextlib.contextmanager
+def _one_blas_thread() -> Iterator[None]:
+    """New processes multiply NumPy's matrices on one thread, unless told otherwise: they already share the cores."""
+    name = "OPENBLAS_NUM_THREADS"  # read when NumPy is imported
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = "1"
     try:
-        return pickle.dumps(spec, protocol=pickle.HIGHEST_PROTOCOL)
-    except Exception as error:
-        raise ExperimentConfigError(
-            "the task samplers cannot be sent to worker processes, because their arguments cannot be pickled.",
-            f"make_sampler_fn={spec.make_sampler_fn!r}: {type(error).__name__}: {error}",
-            "define functions and classes at the top of a module, or use --sampler_backend serial.",
-        ) from error
+        yield
+    finally:
+        del os.environ[name]
+
+
+def _packed(spec: WorkerSpec) -> bytes:
+    return pickled(
+        spec,
+        f"make_sampler_fn={spec.make_sampler_fn!r}",
+        "the task samplers cannot be sent to worker processes, because their arguments cannot be pickled.",
+        "define functions and classes at the top of a module, or use --sampler_backend serial.",
+    )

@@ -6,6 +6,7 @@ import logging
 import pytest
 
 from allenact.algorithms.onpolicy_sync.engine import OnPolicyTrainer
+from allenact.algorithms.onpolicy_sync.policy import NoisyPolicy
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import BatchedVectorTasks, VectorSampledTasks
 from allenact.testing.experiments import ToyExperiment
 from allenact_plugins.gym_plugin.gym_models import MemorylessActorCritic
@@ -62,8 +63,17 @@ class FullForward(MemorylessActorCritic):
         raise NotImplementedError
 
 
-def test_a_policy_that_cannot_be_lent(said, monkeypatch):
-    monkeypatch.setattr(gym_mujoco_tutorial, "MemorylessActorCritic", FullForward)
+class LocalPolicy(MemorylessActorCritic):
+    """Acts by what cannot be pickled."""
+
+    def make_rollout_policy(self, num_steps):
+        policy = super().make_rollout_policy(num_steps)
+        return NoisyPolicy(lambda observations, noise: policy.act(observations, noise), policy.draw)
+
+
+@pytest.mark.parametrize("model_class", [FullForward, LocalPolicy])
+def test_a_policy_that_cannot_be_lent(model_class, said, monkeypatch):
+    monkeypatch.setattr(gym_mujoco_tutorial, "MemorylessActorCritic", model_class)
     tasks, lines = said(GymMuJoCoTutorialExperimentConfig())
     assert type(tasks) is BatchedVectorTasks
     assert lines[1] == (

@@ -207,6 +207,14 @@ def test_the_description_says_which_backend_and_why(sampler_class, options, said
         assert tasks.description.endswith(said)
 
 
+def test_what_cannot_be_sent_to_processes_stays_here():
+    class Local(BatchSampler):
+        """Cannot be pickled."""
+
+    with make(Local, plays=True, num_threads=2) as tasks:
+        assert type(tasks) is BatchedVectorTasks
+
+
 def test_a_batch_that_declines_says_so():
     with make(args={"max_steps": 11}, max_processes=2) as tasks:
         assert type(tasks) is VectorSampledTasks

@@ -392,6 +392,21 @@ class SaysHowToDraw(CopyTask):
         return os.environ.get(BACKEND_VARIABLE), os.environ.get("MUJOCO_GL")
 
 
+@pytest.mark.parametrize("told", [None, "3"])
+def test_sampler_processes_multiply_matrices_on_one_thread(told, monkeypatch):
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    if told:
+        monkeypatch.setenv("OPENBLAS_NUM_THREADS", told)
+    with in_processes(samplers_args(2, SaysThreads)) as tasks:
+        assert tasks.call("threads") == [told or "1"] * 2
+    assert os.environ.get("OPENBLAS_NUM_THREADS") == told
+
+
+class SaysThreads(CopyTask):
+    def threads(self):
+        return os.environ["OPENBLAS_NUM_THREADS"]
+
+
 @pytest.mark.parametrize("make", [serial, in_processes])
 def test_commands_that_are_refused(make):
     with make(samplers_args(2)) as tasks:
