@@ -251,6 +251,15 @@ def step_profile(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     return table(head, [[str(row["num_samplers"]), *map(middle, row["microseconds"].values())] for row in rows])
 
 
+def python_profile(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """One line for each kind of process."""
+    lines = []
+    for row in rows:
+        functions = ", ".join(f"`{name}` {percent:.1f}" for name, percent in row["percent"].items())
+        lines.append([row["process"], f"{row['samples']:,}", functions])
+    return table(["process", "samples", "percent of them"], lines)
+
+
 def overlap(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     """One line for each number of samplers."""
     rows = list(rows)
@@ -302,6 +311,7 @@ TABLES: dict[str, Callable[[Iterable[Mapping[str, Any]]], list[str]]] = {
     "update_speed": update_speed,
     "startup": startup,
     "step_profile": step_profile,
+    "python_profile": python_profile,
     "overlap": overlap,
     "training_run": training_run,
     "learning": learning,
