@@ -62,6 +62,12 @@ def prepare_worker(module_paths: list[str]) -> None:
     install_legacy_aliases()
 
 
+def was_forked_by_server() -> bool:
+    """Whether this process is a fork of the server that `warm_up_workers` starts, and not of who asked for it."""
+    parent = multiprocessing.parent_process()
+    return parent is not None and os.getppid() != parent.pid
+
+
 def when_parent_dies(act: Callable[[], None]) -> None:
     """Calls a function in a thread once the process that started this one is gone, whatever this one is doing then.
 

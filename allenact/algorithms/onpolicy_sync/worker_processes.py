@@ -28,9 +28,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from allenact.errors import AllenActError, CheckpointError, ExperimentConfigError, WorkerError
+from allenact.utils.cores import usable_cores
 from allenact.utils.experiment_loading import experiment_errors
 from allenact.utils.system import get_logger
-from allenact.utils.worker_startup import prepare_worker, when_parent_dies
+from allenact.utils.worker_startup import prepare_worker, was_forked_by_server, when_parent_dies
 
 if TYPE_CHECKING:
     from allenact.algorithms.onpolicy_sync.engine import OnPolicyTrainer
@@ -284,7 +285,11 @@ def train_worker(
 ) -> None:
     """A training worker: trains to the end of the pipeline, or until SIGTERM asks it to stop."""
     from allenact.algorithms.onpolicy_sync.engine import OnPolicyTrainer
+    from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.worker_pool import warm_up_samplers
 
+    backend = kwargs.get("sampler_backend", "auto")
+    if backend in ("auto", "process") and usable_cores() > 1 and was_forked_by_server():
+        warm_up_samplers()  # there will most likely be processes
     trainer: OnPolicyTrainer | None = None
 
     def stop(signal_number: int, frame: Any) -> None:

@@ -33,7 +33,7 @@ from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.shared_memory import
     map_shared_memory,
 )
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.worker import WorkerSpec
-from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.worker_pool import WorkerPool
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.worker_pool import WorkerPool, prepared
 from allenact.base_abstractions.misc import RLStepResult
 from allenact.base_abstractions.sensor import Sensor, SensorSuite
 from allenact.base_abstractions.task import TaskSampler
@@ -47,8 +47,6 @@ from allenact.utils.system import get_logger
 
 READ_TIMEOUT_S = 60.0
 """Seconds to wait for a worker's answer."""
-
-_PRELOAD = ["__main__", "allenact.algorithms.onpolicy_sync.vector_sampled_tasks.worker"]
 
 
 class Span(NamedTuple):
@@ -374,7 +372,4 @@ def _context(start_method: str | None, mp_ctx: BaseContext | None) -> BaseContex
             f"multiprocessing_start_method={start_method!r}",
             f"use one of {', '.join(methods)}.",
         )
-    context = mp_ctx or multiprocessing.get_context(start_method)
-    if context.get_start_method() == "forkserver":
-        context.set_forkserver_preload(_PRELOAD)  # imports once what every worker needs; no effect once it runs
-    return context
+    return prepared(mp_ctx or multiprocessing.get_context(start_method))

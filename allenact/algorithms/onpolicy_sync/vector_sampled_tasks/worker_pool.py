@@ -7,6 +7,7 @@ import os
 import select
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -23,6 +24,7 @@ from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.worker import (
     trainer_ends,
 )
 from allenact.errors import TaskWorkerError
+from allenact.utils.worker_startup import worker_context
 
 FIRST_REPLY_FACTOR = 5
 """The first reply may take this many times the read timeout: programs are loaded and environments built."""
@@ -32,6 +34,8 @@ CLOSE_TIMEOUT_S = 5.0
 
 DUMP_TIME_S = 0.5
 """How long late workers get to print where they hang."""
+
+_PRELOAD = ["__main__", "allenact.algorithms.onpolicy_sync.vector_sampled_tasks.worker"]
 
 
 class WorkerPool:
@@ -345,6 +349,24 @@ def _one_blas_thread() -> Iterator[None]:
         yield
     finally:
         del os.environ[name]
+
+
+def warm_up_samplers() -> None:
+    """Starts the server that sampler processes are forked from, if this system has one; returns at once.
+
+    It takes a second to import what they need, which may as well pass while the trainer does other things.
+    """
+    context = prepared(worker_context())
+    if context.get_start_method() == "forkserver":
+        with DelaySignalHandling(), _one_blas_thread():
+            forkserver.ensure_running()
+
+
+def prepared(context: BaseContext) -> BaseContext:
+    """Returns a context whose server, if it has one and that is still to start, imports what every worker needs."""
+    if context.get_start_method() == "forkserver":
+        context.set_forkserver_preload(_PRELOAD)
+    return context
 
 
 def _packed(spec: WorkerSpec) -> bytes:
