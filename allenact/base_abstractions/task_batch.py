@@ -69,10 +69,12 @@ class TaskBatch(ABC):
     Attributes:
         samplers: the N samplers, in order.
         description: one line for the start-up report, such as "one MuJoCo batch on 2 threads".
+        first_sampler: index of the first of them among all samplers, which messages are to name; set by the caller.
     """
 
     samplers: Sequence[TaskSampler]
     description: str
+    first_sampler: int = 0
 
     @abstractmethod
     def observe(self, active: Sequence[int]) -> ObservationDict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import os
@@ -11,6 +12,8 @@ from pathlib import Path
 
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.summary.writer.record_writer import RecordWriter
+
+from allenact.utils.system import get_logger
 
 FLUSH_BYTES = 2**20  # events beyond this are written without waiting for a flush
 KEPT_BYTES = 2**26  # events that cannot be written are kept up to this size
@@ -33,7 +36,7 @@ class EventFile:
         path: of the file.
 
     Raises:
-        OSError: the file cannot be written; so do `add_event` and `flush`.
+        OSError: the file cannot be written.
     """
 
     def __init__(self, folder: str | Path, flush_secs: float = 120.0, suffix: str = "") -> None:
@@ -41,6 +44,7 @@ class EventFile:
         self.path = Path(folder, f"events.out.tfevents.{origin}{suffix}")
         self._flush_secs = flush_secs
         self._pending = bytearray()
+        self._size = 0  # bytes of the file that are whole events
         self.flush()
 
     def get_logdir(self) -> str:
@@ -48,29 +52,35 @@ class EventFile:
         return str(self.path.parent)
 
     def add_event(self, event: Event) -> None:
-        """Writes an event, at the latest at the next flush."""
+        """Writes an event, at the latest at the next flush, which is also who tells if that cannot be done."""
         self._pending += framed(event)
         if len(self._pending) > FLUSH_BYTES or time.monotonic() - self._flushed > self._flush_secs:
-            self.flush()
+            with contextlib.suppress(OSError):
+                self.flush()
 
     def flush(self) -> None:
-        """Writes the events that are waiting, all of them or none."""
+        """Writes the events that are waiting.
+
+        Raises:
+            OSError: they cannot be written; they go on waiting, or are dropped if they have become too many.
+        """
         self._flushed = time.monotonic()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with open(self.path, "ab", buffering=0) as file:
-                size = file.tell()
-                try:
-                    left = memoryview(bytes(self._pending) if size else framed(header()) + self._pending)
-                    while left:
-                        left = left[file.write(left) :]
-                except OSError:
-                    file.truncate(size)  # TensorBoard reads nothing behind half an event
-                    raise
+                if file.tell() > self._size:  # TensorBoard reads nothing behind half an event
+                    file.truncate(self._size)
+                self._size = min(self._size, file.tell())
+                left = memoryview(bytes(self._pending) if self._size else framed(header()) + self._pending)
+                size = self._size + len(left)
+                while left:
+                    left = left[file.write(left) :]
         except OSError:
             if len(self._pending) > KEPT_BYTES:
+                get_logger().warning(f"{self.path}: {len(self._pending):,} bytes that cannot be written are dropped.")
                 self._pending.clear()
             raise
+        self._size = size
         self._pending.clear()
 
     def close(self) -> None:

@@ -58,7 +58,7 @@ def load_experiment(experiment: str, base: str, config_kwargs: str | None = None
 
     Raises:
         ExperimentNotFoundError: no such directory, module or class.
-        ExperimentConfigError: the keyword arguments cannot be read or do not fit.
+        ExperimentConfigError: the keyword arguments cannot be read or do not fit, or the class lacks a method.
         Exception: whatever the experiment's own code raises.
     """
     install_legacy_aliases()
@@ -66,6 +66,7 @@ def load_experiment(experiment: str, base: str, config_kwargs: str | None = None
     kwargs = parse_config_kwargs(config_kwargs)
     module = _import_file(find_experiment_file(name, base))
     config_class = _experiment_class(module, class_name)
+    _check_complete(config_class)
     _check_kwargs(config_class, kwargs)
     sources = _source_files(config_class)
     sources[CONFIG_KWARGS_STR] = json.dumps(kwargs)
@@ -245,6 +246,17 @@ def _parse_python_dict(text: str, source: str, json_error: json.JSONDecodeError)
 
     get_logger().warning(f"{source} is not JSON ({json_error}); it was read as a Python dict.")
     return kwargs
+
+
+def _check_complete(config_class: type) -> None:
+    missing = sorted(getattr(config_class, "__abstractmethods__", ()))
+    if missing:
+        own = [name for cls in config_class.__mro__[:-1] for name in vars(cls) if name not in missing]
+        raise ExperimentConfigError(
+            f"{config_class.__name__} lacks what every experiment needs.",
+            f"no {', '.join(missing)}",
+            did_you_mean(missing[0], own) or "define it in the class.",
+        )
 
 
 def _check_kwargs(config_class: type, kwargs: dict[str, Any]) -> None:

@@ -191,6 +191,12 @@ def _map_leaves(space: Any, point: Any, function: Callable[[Any], Any]) -> Any:
     return function(point)
 
 
+def is_integral(space: Any) -> bool:
+    """Whether all entries of flattened points are whole numbers."""
+    kind = space_kind(space)
+    return all(map(is_integral, _children(space))) if kind in ("Tuple", "Dict") else kind != "Box"
+
+
 def flatten_space(space: Any) -> spaces.Box:
     """Returns the Box that holds all flattened points: [A] bounds.
 

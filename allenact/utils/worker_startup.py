@@ -15,6 +15,12 @@ from multiprocessing import connection
 from multiprocessing.context import BaseContext
 from pathlib import Path
 
+GUARD_HINT = (
+    'a program that starts processes needs `if __name__ == "__main__":` around what it does, because each process'
+    " imports it."
+)
+"""What to do when a process ends with status 1 before it could say anything."""
+
 _ROOT = Path(__file__).resolve().parents[2]
 _POLL_S = 0.5
 # What every training and evaluation process needs. The server imports it while the main process reads the experiment.

@@ -153,7 +153,7 @@ class MuJoCoTaskBatch(TaskBatch):
         task = self.samplers[index].next_task(**kwargs)
         if task is None:
             raise TaskError(
-                f"task sampler {index} has no task left.",
+                f"task sampler {self.first_sampler + index} has no task left.",
                 given=f"max_tasks={self.samplers[index].max_tasks}",
                 do="allow more tasks, or use fewer samplers.",
             )
@@ -190,7 +190,8 @@ class MuJoCoTaskBatch(TaskBatch):
         """Tells a task and its environment what happened to them."""
         task = self._tasks[index]
         if task is None:
-            raise TaskError(f"task sampler {index} has no task left.", do="pause it once it is exhausted.")
+            which = f"task sampler {self.first_sampler + index}"
+            raise TaskError(f"{which} has no task left.", do="pause it once it is exhausted.")
         steps = int(self._steps[index])
         task.synchronise(steps, float(self._returns[index]), done=terminated or truncated)
         task.env.synchronise(self._observations[index].copy(), steps, terminated, truncated)

@@ -129,6 +129,26 @@ def test_misspelt_config_kwargs(refused):
     assert 'did you mean "total_steps"' in error
 
 
+def test_a_method_is_missing(experiment, refused):
+    error = refused(
+        experiment("""
+        from projects.tutorials.gym_mujoco_tutorial import GymMuJoCoTutorialExperimentConfig as Tutorial
+        from allenact.base_abstractions.experiment_config import ExperimentConfig
+
+        class Experiment(ExperimentConfig):
+            make_sampler_fn, create_model = Tutorial.make_sampler_fn, Tutorial.create_model
+            machine_params, training_pipeline = Tutorial.machine_params, Tutorial.training_pipeline
+
+            @classmethod
+            def tagg(cls):
+                return "Mine"
+        """)
+    )
+    assert "Experiment lacks what every experiment needs" in error
+    assert "no tag" in error
+    assert 'did you mean "tagg"' in error
+
+
 @pytest.mark.parametrize("mode", [(), ("--eval",)])
 def test_missing_checkpoint(mode, experiment, refused):
     assert "no checkpoint was found" in refused(experiment(), "-c", "nowhere.pt", *mode)

@@ -56,6 +56,8 @@ def deferred_policy(
 
 def can_be_played(model: ActorCriticModel[Any]) -> bool:
     """Whether sampler processes can be given the policy of `model`, as far as that depends on the model."""
+    if hasattr(model, "sampler_select"):  # wants to be told of every step
+        return False
     with preserve_rng_state():
         policy = _rollout_policy(model, num_steps=1)
     return isinstance(policy, NoisyPolicy) and can_be_pickled(policy.act)

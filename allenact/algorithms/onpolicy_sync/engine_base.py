@@ -128,12 +128,18 @@ class OnPolicyRLEngine:
 
     def _lends_policy(self) -> bool:
         """Whether sampler processes will be given the policy, as far as that is known before the first rollout."""
-        on_cpu = self.mode == TRAIN_MODE_STR and self.device.type == "cpu"
-        return on_cpu and self.preprocessors is None and can_be_played(self.actor_critic)
+        stage = self.training_pipeline.current_stage
+        if self.mode != TRAIN_MODE_STR or stage is None or stage.teacher_forcing is not None:
+            return False
+        storages: set[str | None] = {component.storage_uuid for component in stage.stage_components}
+        storages.add(self.training_pipeline.rollout_storage_uuid)
+        on_cpu = self.device.type == "cpu" and self.preprocessors is None
+        return on_cpu and len(storages) == 1 and can_be_played(self.actor_critic)
 
     def _cores(self) -> int:
         """Returns how many cores step the samplers: this worker's part of them, but one beside training."""
-        return 1 if self.mode == VALID_MODE_STR else max(1, usable_cores() // self.num_workers)
+        workers_here = min(self.num_workers, len(self.machine_params.local_worker_ids))
+        return 1 if self.mode == VALID_MODE_STR else max(1, usable_cores() // max(1, workers_here))
 
     def _sampler_args(self) -> list[dict[str, Any]]:
         """Returns the keyword arguments of `make_sampler_fn` for each sampler of this worker."""

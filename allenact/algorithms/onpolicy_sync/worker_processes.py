@@ -31,7 +31,7 @@ from allenact.errors import AllenActError, CheckpointError, ExperimentConfigErro
 from allenact.utils.cores import usable_cores
 from allenact.utils.experiment_loading import experiment_errors
 from allenact.utils.system import get_logger
-from allenact.utils.worker_startup import prepare_worker, was_forked_by_server, when_parent_dies
+from allenact.utils.worker_startup import GUARD_HINT, prepare_worker, was_forked_by_server, when_parent_dies
 
 if TYPE_CHECKING:
     from allenact.algorithms.onpolicy_sync.engine import OnPolicyTrainer
@@ -141,7 +141,9 @@ class WorkerProcess:
                 WorkerError(
                     f"the {self.name} process died.",
                     f"exit code {self.process.exitcode}" + _signal_name(self.process.exitcode),
-                    "-9 is usually the system running out of memory: try fewer samplers.",
+                    GUARD_HINT
+                    if self.process.exitcode == 1
+                    else "-9 is usually the system running out of memory: try fewer samplers.",
                 ),
                 silently=True,
             )

@@ -91,13 +91,35 @@ def test_what_a_full_disk_does_not_take_is_kept(file, monkeypatch):
     assert steps_in(file.path) == [1, 2, 3]
 
 
-def test_what_is_kept_has_a_limit(file, monkeypatch):
+def test_adding_an_event_does_not_fail(tmp_path, monkeypatch):
+    """So that all tags of one log are there, and not only the first."""
+    file = EventFile(tmp_path, flush_secs=0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(event_file, "open", FullDisk, raising=False)
+        for step in (1, 2, 3):
+            file.add_event(Event(step=step))
+    file.flush()
+    assert steps_in(file.path) == [1, 2, 3]
+
+
+def test_half_an_event_is_cut_off_by_the_next_flush(file):
+    file.add_event(Event(step=1))
+    file.flush()
+    with open(file.path, "ab") as whoever:  # a write that was interrupted
+        whoever.write(b"\x18\0\0")
+    file.add_event(Event(step=2))
+    file.flush()
+    assert steps_in(file.path) == [1, 2]
+
+
+def test_what_is_kept_has_a_limit(file, monkeypatch, caplog):
     monkeypatch.setattr(event_file, "KEPT_BYTES", 1000)
     shutil.rmtree(file.path.parent)
     file.path.parent.write_text("a file where the folder was")
     file.add_event(Event(step=1, graph_def=bytes(2000)))
     with pytest.raises(FileExistsError):
         file.flush()
+    assert "bytes that cannot be written are dropped" in caplog.text
     file.path.parent.unlink()
     file.add_event(Event(step=2))
     file.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -32,18 +33,20 @@ class BatchedVectorTasks(VectorTasks):
     Args:
         batch: fresh from `TaskSampler.make_batch`, its first tasks drawn.
         action_space: the model's action space; None: that of the first task.
+        first_sampler: index of the first sampler among all, for messages.
 
     Raises:
         DifferentObservationSpacesError: (a NotImplementedError) the tasks observe different things.
     """
 
-    def __init__(self, batch: TaskBatch, action_space: gym.Space | None = None) -> None:
+    def __init__(self, batch: TaskBatch, action_space: gym.Space | None = None, first_sampler: int = 0) -> None:
         self.batch = batch
+        batch.first_sampler = first_sampler
         super().__init__(len(batch.samplers))
         self.description = batch.description
         try:
             tasks = [batch.task(index) for index in self._active]
-            self.observation_space = common_observation_space([task.observation_space for task in tasks])
+            self.observation_space = common_observation_space([task.observation_space for task in tasks], first_sampler)
         except BaseException:
             self.close()
             raise
@@ -81,22 +84,28 @@ class BatchedVectorTasks(VectorTasks):
 
     def load_state_dict(self, states: Sequence[dict[str, Any] | None]) -> list[int]:
         """Restores what `state_dict` returned; returns the indices of samplers that had to be restarted."""
-        restarted = [index for index, state in enumerate(states) if not self._restore(index, state)]
-        with preserve_rng_state():
-            self.batch.reset(restarted)
+        restarted = self._restore(states)
+        if restarted:
+            with preserve_rng_state():
+                self.batch.reset(restarted)
         return restarted
 
-    def _restore(self, index: int, state: dict[str, Any] | None) -> bool:
-        """Restores one sampler; returns False if there is nothing to restore or it cannot be done."""
-        states: list[dict[str, Any] | None] = [None] * self._num_samplers
-        states[index] = state
-        try:
-            with preserve_rng_state():
+    def _restore(self, states: Sequence[dict[str, Any] | None]) -> list[int]:
+        """Restores samplers; returns those for which there is nothing to restore or it cannot be done."""
+        with preserve_rng_state():
+            try:
                 self.batch.load_state_dict(states)
+            except TaskError:  # that one costs the others nothing
+                return [index for index in range(len(states)) if not self._restore_one(index, states)]
+        return [index for index, state in enumerate(states) if state is None]
+
+    def _restore_one(self, index: int, states: Sequence[dict[str, Any] | None]) -> bool:
+        try:
+            self.batch.load_state_dict([state if i == index else None for i, state in enumerate(states)])
         except TaskError as error:
-            get_logger().warning(f"Task sampler {index} starts anew: {error}")
+            get_logger().warning(f"Task sampler {self.batch.first_sampler + index} starts anew: {error}")
             return False
-        return state is not None
+        return states[index] is not None
 
     def run_commands(self, positions: Sequence[int], commands: Sequence[str], data: Sequence[Any]) -> list[Any]:
         """Answers commands that do not advance tasks, which goes by `step_batch` and `next_task` here."""
@@ -116,37 +125,23 @@ class BatchedVectorTasks(VectorTasks):
         self.batch.close()
 
 
-def batch_of(
-    make_sampler_fn: Callable[..., TaskSampler],
-    suite: SensorSuite | None,
-    sampler_fn_args: Sequence[dict[str, Any]],
-    num_threads: int,
-) -> TaskBatch | str:
-    """Builds samplers as one batch, or says why they cannot be one; in the latter case they are closed again.
+def batch_of(samplers: Sequence[TaskSampler], suite: SensorSuite | None, num_threads: int) -> TaskBatch | str:
+    """Makes samplers of one class a batch, or says why they cannot be one, and leaves them as they are.
 
-    The global random generators stay as they are.
+    (They are closed if all that stands in the way are callback sensors: that shows in the batch only.)
 
     Args:
-        make_sampler_fn: builds one sampler.
+        samplers: fresh ones, at least one.
         suite: callback sensors to read on every finished task.
-        sampler_fn_args: the arguments of each sampler, at least one.
         num_threads: threads of the engine.
     """
-    samplers: list[TaskSampler] = []
-    batch = None
-    try:
-        _build(make_sampler_fn, sampler_fn_args[:1], samplers)
-        sampler_class = type(samplers[0])
-        if not any("make_batch" in base.__dict__ for base in sampler_class.__mro__ if base is not TaskSampler):
-            return f"{sampler_class.__name__} offers no batch"
-        _build(make_sampler_fn, sampler_fn_args[1:], samplers)
-        with preserve_rng_state():
-            batch = sampler_class.make_batch(samplers, num_threads)
-        if batch is None:
-            return sampler_class.batch_obstacle(samplers)
-    finally:
-        if batch is None:
-            close_samplers(samplers)
+    sampler_class = type(samplers[0])
+    if not offers_batch(sampler_class):
+        return f"{sampler_class.__name__} offers no batch"
+    with preserve_rng_state():
+        batch = sampler_class.make_batch(samplers, num_threads)
+    if batch is None:
+        return sampler_class.batch_obstacle(samplers)
     if suite is not None:
         if not hasattr(batch, "callback_suite"):
             batch.close()
@@ -155,15 +150,30 @@ def batch_of(
     return batch
 
 
-def _build(
-    make_sampler_fn: Callable[..., TaskSampler],
-    args_list: Sequence[dict[str, Any]],
-    samplers: list[TaskSampler],
-) -> None:
-    """Appends new samplers to `samplers`, leaving the global random generators as they are."""
-    for args in args_list:
-        with preserve_rng_state():
-            samplers.append(make_sampler_fn(**{"mp_ctx": None, **args}))
+def offers_batch(sampler_class: type[TaskSampler]) -> bool:
+    """Whether a class of samplers, or one that it is derived from, has a `make_batch` of its own."""
+    return any("make_batch" in base.__dict__ for base in sampler_class.__mro__ if base is not TaskSampler)
+
+
+def build_samplers(
+    make_sampler_fn: Callable[..., TaskSampler], sampler_fn_args: Sequence[dict[str, Any]], preserve_rng: bool = True
+) -> list[TaskSampler]:
+    """Builds samplers; if one of them cannot be built, the others are closed again.
+
+    Args:
+        make_sampler_fn: builds one sampler.
+        sampler_fn_args: the arguments of each.
+        preserve_rng: whether each finds, and leaves, the global random generators as they are now.
+    """
+    samplers: list[TaskSampler] = []
+    try:
+        for args in sampler_fn_args:
+            with preserve_rng_state() if preserve_rng else contextlib.nullcontext():
+                samplers.append(make_sampler_fn(**{"mp_ctx": None, **args}))
+    except BaseException:
+        close_samplers(samplers)
+        raise
+    return samplers
 
 
 def row_of(observations: Mapping[str, Any], position: int) -> ObservationDict:

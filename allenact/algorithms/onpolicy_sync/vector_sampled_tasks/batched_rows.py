@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import protocol
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.base import FlatActions
@@ -18,6 +19,7 @@ from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.shared_memory import
     layout_of,
 )
 from allenact.base_abstractions.task_batch import TaskBatch
+from allenact.utils.spaces_utils import is_integral
 
 
 class BatchedRows(BatchedVectorTasks):
@@ -26,17 +28,19 @@ class BatchedRows(BatchedVectorTasks):
     Args:
         batch: fresh from `TaskSampler.make_batch`, its first tasks drawn.
         action_space: the model's action space; None: that of the first task.
+        first_sampler: index of the first sampler among all, for messages.
     """
 
-    def __init__(self, batch: TaskBatch, action_space: gym.Space | None = None) -> None:
-        super().__init__(batch, action_space)
+    def __init__(self, batch: TaskBatch, action_space: gym.Space | None = None, first_sampler: int = 0) -> None:
+        super().__init__(batch, action_space, first_sampler)
         self._arrays: StepArrays | None = None  # made by the first observe_rows(), which knows shapes and types
 
     def observe_rows(self) -> Layout:
         """Writes the current observation of every active sampler to its row; returns the layout of a row."""
         observations = self.observe()
         if self._arrays is None:
-            self.use_arrays(StepArrays(layout_of(row_of(observations, 0)), self._num_samplers))
+            layout = tuple(leaf._replace(shape=leaf.shape[1:]) for leaf in layout_of(observations))
+            self.use_arrays(StepArrays(layout, self._num_samplers))
         assert self._arrays is not None
         self._arrays.put(self._active, (observations, *self._arrays.select(self._active)[1:]))
         return self._arrays.layout
@@ -50,7 +54,8 @@ class BatchedRows(BatchedVectorTasks):
     def step_shared_rows(self) -> Endings:
         """Does what `step_rows` does with the actions that are in the arrays."""
         assert self._arrays is not None
-        return self.step_rows(self._arrays.actions[self._active])
+        dtype = np.int64 if is_integral(self.action_space) else np.float32  # as the model gives them
+        return self.step_rows(self._arrays.actions[self._active].astype(dtype))  # [n, A]
 
     def step_rows(self, flat_actions: FlatActions) -> Endings:
         """Takes one step in every active task, writes the rows, returns what has no place in a row."""
@@ -71,8 +76,10 @@ class BatchedRows(BatchedVectorTasks):
 
         One whose state is refused is restarted.
         """
-        left = [index for index, state in enumerate(states) if not self._restore(index, state)]
-        self.batch.reset([index for index in left if states[index] is not None])
+        left = self._restore(states)
+        refused = [index for index in left if states[index] is not None]
+        if refused:
+            self.batch.reset(refused)
         return left
 
     def run_commands(self, positions: Sequence[int], commands: Sequence[str], data: Sequence[Any]) -> list[Any]:

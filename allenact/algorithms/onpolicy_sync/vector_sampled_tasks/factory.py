@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from multiprocessing.context import BaseContext
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 
-from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.base import VectorTasks, callback_suite
-from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.batched import BatchedVectorTasks, batch_of
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.base import VectorTasks, callback_suite, close_samplers
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.batched import (
+    BatchedVectorTasks,
+    batch_of,
+    build_samplers,
+    offers_batch,
+)
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.multi_process import (
     READ_TIMEOUT_S,
     VectorSampledTasks,
@@ -53,8 +57,8 @@ def make_vector_tasks(
         backend: "serial" (in this process), "process" (worker processes, in each of them the task's own batch if there
             is one), "batched" (the task's own batch), or "auto": batched where the task offers it, but process if they
             can play; else process, or serial if there would be one process only.
-        max_processes: worker processes at most, "auto" makes no more than `num_threads` if they play; None: the cores
-            that this process may use.
+        max_processes: worker processes at most, "auto" makes no more than `num_threads` that play with batches; None:
+            the cores that this process may use.
         callback_sensors: read on every finished task. Only batches with an attribute `callback_suite` do that.
         mp_ctx: starts worker processes; None: forkserver where the system has it.
         read_timeout: seconds to wait for a worker; None: for ever.
@@ -71,74 +75,100 @@ def make_vector_tasks(
             f"backend={backend!r}",
             f"use one of {', '.join(BACKENDS)}.",
         )
-    cores = num_threads or usable_cores()
-    lends = plays and backend == "auto" and can_be_pickled((make_sampler_fn, sampler_fn_args))
-    if lends:  # processes that play never wait for anything but a core
-        max_processes = min(max_processes or cores, cores)
+    suite, cores = callback_suite(callback_sensors), num_threads or usable_cores()
     num_processes = min(max_processes or usable_cores(), len(sampler_fn_args))
-    try_batch = partial(batch_of, make_sampler_fn, callback_suite(callback_sensors))
-    chosen, why = _choose(backend, sampler_fn_args, num_processes, cores, try_batch, lends)
+    if backend in ("serial", "process") or not sampler_fn_args:
+        choice = Choice(backend, "as asked", as_batches=suite is None)
+    else:
+        lends = plays and backend == "auto" and can_be_pickled((make_sampler_fn, sampler_fn_args))
+        in_processes = lends and min(num_processes, cores) > 1
+        choice = _choose(make_sampler_fn, sampler_fn_args, suite, backend, num_processes, cores, in_processes)
     tasks: VectorTasks
-    if isinstance(chosen, TaskBatch):
-        tasks = BatchedVectorTasks(chosen, action_space)
-    elif chosen == "serial":
-        tasks = SingleProcessVectorSampledTasks(
-            make_sampler_fn, sampler_fn_args, callback_sensors, action_space=action_space
-        )
+    why = choice.why
+    if choice.batch is not None:
+        tasks = BatchedVectorTasks(choice.batch, action_space)
+    elif choice.backend == "serial":
+        tasks = SingleProcessVectorSampledTasks(make_sampler_fn, sampler_fn_args, suite, action_space=action_space)
     else:
         tasks = VectorSampledTasks(
             make_sampler_fn,
             sampler_fn_args,
-            callback_sensors,
+            suite,
             multiprocessing_start_method=None,
             mp_ctx=mp_ctx or worker_context(),
-            max_processes=max_processes,
+            max_processes=choice.max_processes or max_processes,
             read_timeout=read_timeout,
             action_space=action_space,
             should_log=False,
             keep_healthy=keep_healthy,
-            as_batches=True,
+            as_batches=choice.as_batches,
         )
-    tasks.description += f"; backend {why}"
+        if backend == "auto" and tasks.batch_obstacle:
+            why = f"not batched because {tasks.batch_obstacle}"
+    tasks.description += f"; backend {choice.backend}, {why}"
     return tasks
 
 
+class Choice(NamedTuple):
+    """A backend, and why.
+
+    Attributes:
+        backend: "serial", "process" or "batched".
+        why: for the description.
+        batch: if that is it.
+        as_batches: whether processes step their samplers as batches.
+        max_processes: at most; 0: as asked.
+    """
+
+    backend: str
+    why: str
+    batch: TaskBatch | None = None
+    as_batches: bool = False
+    max_processes: int = 0
+
+
 def _choose(
-    backend: str,
+    make_sampler_fn: Callable[..., TaskSampler],
     sampler_fn_args: Sequence[dict[str, Any]],
+    suite: SensorSuite | None,
+    backend: str,
     num_processes: int,
     cores: int,
-    try_batch: Callable[..., TaskBatch | str],
-    lends: bool,
-) -> tuple[TaskBatch | str, str]:
-    """Returns the backend, or the batch itself, and why.
+    in_processes: bool,
+) -> Choice:
+    """Makes the samplers a batch if they can be one, and chooses what else if they cannot; see `make_vector_tasks`.
 
     Args:
-        backend: as asked.
-        sampler_fn_args: the arguments of each sampler.
+        make_sampler_fn: builds one sampler.
+        sampler_fn_args: the arguments of each.
+        suite: callback sensors.
+        backend: "auto" or "batched".
         num_processes: how many there would be.
-        cores: threads of a batch.
-        try_batch: `batch_of`, but for arguments and threads.
-        lends: whether the processes will be given the policy.
+        cores: threads of a batch, or processes with a batch in each.
+        in_processes: whether these are preferred.
     """
-    if backend in ("serial", "process") or not sampler_fn_args:
-        return backend, f"{backend}, as asked"
-    in_processes = lends and num_processes > 1  # they make batches of their own, so one sampler is enough to ask
-    batch = try_batch(
-        sampler_fn_args[:1] if in_processes else sampler_fn_args, num_threads=1 if in_processes else cores
-    )
-    if not isinstance(batch, str):
-        if not in_processes:
-            why = "as asked" if backend == "batched" else "the fastest, because these samplers offer it"
-            return batch, f"batched, {why}"
+    samplers = build_samplers(make_sampler_fn, sampler_fn_args[:1])
+    batch: TaskBatch | str | None = None
+    try:
+        if offers_batch(type(samplers[0])) and not in_processes:  # processes have samplers of their own
+            samplers += build_samplers(make_sampler_fn, sampler_fn_args[1:])
+        batch = batch_of(samplers, suite, 1 if in_processes else cores)
+    finally:
+        if batch is None or isinstance(batch, str):
+            close_samplers(samplers)
+    if isinstance(batch, str):
+        if backend == "batched":
+            raise ExperimentConfigError(
+                f"these task samplers cannot be stepped as a batch: {batch}.",
+                'sampler backend "batched"',
+                'use the backend "auto", "process" or "serial".',
+            )
+        if num_processes == 1:
+            return Choice("serial", f"because there would be one process only; not batched because {batch}")
+        return Choice("process", f"not batched because {batch}")
+    if in_processes:
         batch.close()
-        return "process", "process with batches, the fastest, because the policy can act there"
-    if backend == "batched":
-        raise ExperimentConfigError(
-            f"these task samplers cannot be stepped as a batch: {batch}.",
-            'sampler backend "batched"',
-            'use the backend "auto", "process" or "serial".',
-        )
-    if num_processes == 1:
-        return "serial", f"serial, because there would be one process only; not batched because {batch}"
-    return "process", f"process, not batched because {batch}"
+        why = "chosen because each can act with a copy of the policy, on a core of its own"
+        return Choice("process", why, as_batches=True, max_processes=min(num_processes, cores))
+    why = "as asked" if backend == "batched" else "chosen because these samplers offer it"
+    return Choice("batched", why, batch)

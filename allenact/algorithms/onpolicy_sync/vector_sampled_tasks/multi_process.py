@@ -74,6 +74,9 @@ class VectorSampledTasks(ListVectorTasks):
         keep_healthy: whether a failure in a worker leaves the others alive, so that `restart_lost` can go on.
         as_batches: whether each worker steps its samplers as a batch if they offer one; there are no lists then.
 
+    Attributes:
+        batch_obstacle: why some samplers are not stepped as a batch, None if they are or are not meant to.
+
     Raises:
         NoTaskError: (a RuntimeError) a sampler has no first task.
         DifferentObservationSpacesError: (a NotImplementedError) the tasks observe different things.
@@ -133,7 +136,9 @@ class VectorSampledTasks(ListVectorTasks):
         except BaseException:
             self.close()
             raise
-        if greetings[0].batch:
+        self.batch_obstacle = next((greeting.obstacle for greeting in greetings if greeting.obstacle), None)
+        self._is_batched = any(greeting.batch for greeting in greetings)
+        if all(greeting.batch for greeting in greetings):
             self.description += f", in each {greetings[0].batch.removeprefix('stepped ')}"
         self.action_spaces = [space for greeting in greetings for space in greeting.action_spaces]
         self.action_space = self.action_spaces[0] if action_space is None else action_space
@@ -287,6 +292,8 @@ class VectorSampledTasks(ListVectorTasks):
         return self._receive_answers()
 
     def _send_commands(self, positions: Sequence[int], commands: Sequence[str], data: Sequence[Any]) -> None:
+        if self._is_batched and protocol.STEP_COMMAND in commands:
+            raise NotImplementedError("samplers that are stepped as a batch take arrays: step_batch(flat_actions)")
         requests = {}
         for worker, start, stop in self._spans:
             part = [i for i, position in enumerate(positions) if start <= position < stop]

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import torch
 
-from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.batched import batch_of
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.batched import batch_of, build_samplers
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.batched_rows import BatchedRows
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.playing import Game, PlayedRows, Player
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.protocol import Failure, Request, receive, send
@@ -76,6 +76,7 @@ class Greeting(NamedTuple):
     observation_space: gym.spaces.Dict
     action_spaces: list[gym.Space]  # one for each sampler
     batch: str  # how they are stepped together; empty: one after another
+    obstacle: str  # why they are not stepped together, if they were to be
 
 
 Tasks = SingleProcessVectorSampledTasks | BatchedRows
@@ -99,13 +100,13 @@ def run_worker(connection: Connection, spec: WorkerSpec | bytes) -> None:
         end.close()
     try:
         spec = _received(spec)
-        tasks = _build(spec)
+        tasks, obstacle = _build(spec)
     except Exception as error:
         send(connection, Failure.of(error))
         return
     try:
         batch = tasks.description if isinstance(tasks, BatchedRows) else ""
-        send(connection, Greeting(tasks.observation_space, tasks.action_spaces, batch))
+        send(connection, Greeting(tasks.observation_space, tasks.action_spaces, batch, obstacle))
         _Server(connection, tasks, spec.first_sampler).serve()
     except (EOFError, OSError):
         pass  # the trainer is gone
@@ -129,23 +130,26 @@ def _received(spec: WorkerSpec | bytes) -> WorkerSpec:
     return spec
 
 
-def _build(spec: WorkerSpec) -> Tasks:
-    """Builds the samplers and draws their first tasks."""
+def _build(spec: WorkerSpec) -> tuple[Tasks, str]:
+    """Builds the samplers and draws their first tasks; also returns why they are no batch, if they were to be."""
     os.environ.update(spec.gl_variables)
     set_seed(spec.seed)
+    samplers = build_samplers(spec.make_sampler_fn, spec.sampler_args, preserve_rng=False)
+    obstacle = ""
     if spec.as_batch:
-        batch = batch_of(spec.make_sampler_fn, spec.callback_suite, spec.sampler_args, num_threads=1)
+        batch = batch_of(samplers, spec.callback_suite, num_threads=1)
         if not isinstance(batch, str):
-            return BatchedRows(batch, spec.action_space)
-    return SingleProcessVectorSampledTasks(
-        spec.make_sampler_fn,
-        spec.sampler_args,
-        spec.callback_suite,
-        spec.auto_resample_when_done,
+            return BatchedRows(batch, spec.action_space, spec.first_sampler), ""
+        obstacle = batch
+    tasks = SingleProcessVectorSampledTasks.from_samplers(
+        samplers,
+        callback_sensor_suite=spec.callback_suite,
+        auto_resample_when_done=spec.auto_resample_when_done,
         action_space=spec.action_space,
         first_sampler=spec.first_sampler,
         preserve_rng=False,
     )
+    return tasks, obstacle
 
 
 class _Server:

@@ -24,7 +24,7 @@ from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.worker import (
     trainer_ends,
 )
 from allenact.errors import TaskWorkerError
-from allenact.utils.worker_startup import worker_context
+from allenact.utils.worker_startup import GUARD_HINT, worker_context
 
 FIRST_REPLY_FACTOR = 5
 """The first reply may take this many times the read timeout: programs are loaded and environments built."""
@@ -226,11 +226,16 @@ class WorkerPool:
         self._processes[worker].join(1.0)
         code = self._processes[worker].exitcode
         self._lose([worker])
+        do = "-9 is usually memory: try fewer samplers (nprocesses)."
+        if method == "start" and code == 1:
+            do = GUARD_HINT
+        elif not self._keep_healthy:
+            do += " --enable_crash_recovery replaces processes that die."
+        do += " --sampler_backend serial shows other causes in this process."
         raise TaskWorkerError(
             f'{self._names([worker])} died while answering "{method}".',
             f"exit code {code}" + (", killed by a signal" if code is not None and code < 0 else ""),
-            "-9 is usually memory: try fewer samplers (nprocesses). --sampler_backend serial shows other causes in"
-            " this process.",
+            do,
         ) from None
 
     def _fail_late(self, patience: float) -> Never:

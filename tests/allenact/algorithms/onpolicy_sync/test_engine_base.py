@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from allenact.algorithms.onpolicy_sync.engine import OnPolicyInference
+from allenact.algorithms.onpolicy_sync.engine import OnPolicyInference, OnPolicyTrainer
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import (
     BatchedVectorTasks,
     SingleProcessVectorSampledTasks,
@@ -16,6 +16,7 @@ from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import (
     factory,
 )
 from allenact.algorithms.onpolicy_sync.worker_processes import Ready, evaluation_worker
+from allenact.base_abstractions.experiment_config import MachineParams
 from allenact.testing.experiments import ToyExperiment
 from projects.tutorials.gym_mujoco_tutorial import GymMuJoCoTutorialExperimentConfig
 
@@ -69,3 +70,34 @@ def test_the_model_has_one_thread_in_validation():
         signal.signal(signal.SIGTERM, before)
     assert said == [Ready()]
     assert torch.get_num_threads() == 1
+
+
+@pytest.mark.parametrize(("here", "cores"), [(None, 1), ([0, 1], 2), ([0], 4)])
+def test_workers_share_the_cores_of_their_machine(here, cores):
+    config = ToyExperiment()
+    config.machine_params = lambda mode: MachineParams(nprocesses=[4] * 4, devices=["cpu"] * 4, local_worker_ids=here)
+    with OnPolicyInference(config, "test", num_workers=4, sampler_backend="process") as engine:
+        assert f"in {cores} worker process" in engine.vector_tasks.description
+
+
+def other_storage(trainer):
+    trainer.training_pipeline.current_stage.stage_components[0].storage_uuid = "demonstrations"
+
+
+@pytest.mark.parametrize(
+    ("change", "lends"),
+    [
+        (lambda trainer: None, True),
+        (lambda trainer: setattr(trainer, "device", torch.device("cuda")), False),
+        (lambda trainer: setattr(trainer, "preprocessors", object()), False),
+        (lambda trainer: setattr(trainer, "mode", "test"), False),
+        (lambda trainer: setattr(trainer.training_pipeline.current_stage, "teacher_forcing", lambda steps: 1.0), False),
+        (other_storage, False),
+    ],
+)
+def test_when_sampler_processes_are_given_the_policy(change, lends):
+    with OnPolicyTrainer(GymMuJoCoTutorialExperimentConfig(), seed=0, send=lambda message: None) as trainer:
+        change(trainer)
+        before = torch.get_rng_state()
+        assert trainer._lends_policy() == lends
+        assert torch.equal(torch.get_rng_state(), before)

@@ -49,7 +49,7 @@ def test_the_tutorial_on_auto(num_steps, updates, said):
     )
     assert samplers == (
         "8 task samplers, stepped in 2 worker processes (forkserver), in each as one MuJoCo batch of Ant-v2 on 1 thread"
-        "; backend process with batches, the fastest, because the policy can act there"
+        "; backend process, chosen because each can act with a copy of the policy, on a core of its own"
     )
     assert stage.startswith("stage 0: 30,000,000 environment steps, losses ppo_loss; ")
     assert updates in stage
@@ -71,14 +71,21 @@ class LocalPolicy(MemorylessActorCritic):
         return NoisyPolicy(lambda observations, noise: policy.act(observations, noise), policy.draw)
 
 
-@pytest.mark.parametrize("model_class", [FullForward, LocalPolicy])
+class Watching(MemorylessActorCritic):
+    """Wants to be told of every step."""
+
+    def sampler_select(self, keep):
+        """Does nothing with it."""
+
+
+@pytest.mark.parametrize("model_class", [FullForward, LocalPolicy, Watching])
 def test_a_policy_that_cannot_be_lent(model_class, said, monkeypatch):
     monkeypatch.setattr(gym_mujoco_tutorial, "MemorylessActorCritic", model_class)
     tasks, lines = said(GymMuJoCoTutorialExperimentConfig())
     assert type(tasks) is BatchedVectorTasks
     assert lines[1] == (
         "8 task samplers, stepped as one MuJoCo batch of Ant-v2 on 2 threads;"
-        " backend batched, the fastest, because these samplers offer it"
+        " backend batched, chosen because these samplers offer it"
     )
 
 

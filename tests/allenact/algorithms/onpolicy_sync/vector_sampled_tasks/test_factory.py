@@ -150,7 +150,6 @@ def plain(**kwargs):
         (BatchSampler, 1, {"plays": True, "num_threads": 2}, BatchedVectorTasks),
         (BatchSampler, 3, {"plays": True, "num_threads": 2, "backend": "batched"}, BatchedVectorTasks),
         (plain, 3, {"plays": True, "num_threads": 2}, VectorSampledTasks),
-        (plain, 3, {"plays": True, "num_threads": 1}, SingleProcessVectorSampledTasks),
     ],
 )
 def test_choice(sampler_class, n, options, expected):
@@ -173,21 +172,21 @@ def test_processes_are_not_more_than_cores(monkeypatch):
         assert tasks.description.startswith("a loop on 7 threads;")
     with make(BatchSampler, 3, max_processes=3, backend="process") as tasks:
         assert "stepped in 3 worker processes" in tasks.description
-    for sampler_class in (BatchSampler, plain):
+    for sampler_class, processes in ((BatchSampler, 2), (plain, 3)):  # only a batch needs nothing but a core
         with make(sampler_class, 3, max_processes=3, plays=True) as tasks:
-            assert "stepped in 2 worker processes" in tasks.description
+            assert f"stepped in {processes} worker processes" in tasks.description
 
 
 @pytest.mark.parametrize(
     ("sampler_class", "options", "said"),
     [
-        (BatchSampler, {}, "; backend batched, the fastest, because these samplers offer it"),
+        (BatchSampler, {}, "; backend batched, chosen because these samplers offer it"),
         (BatchSampler, {"backend": "serial"}, "; backend serial, as asked"),
         (BatchSampler, {"backend": "process"}, ", in each a loop on 1 threads; backend process, as asked"),
         (
             BatchSampler,
             {"plays": True, "num_threads": 2},
-            "; backend process with batches, the fastest, because the policy can act there",
+            "; backend process, chosen because each can act with a copy of the policy, on a core of its own",
         ),
         (
             plain,
@@ -225,6 +224,70 @@ def test_a_batch_that_declines_says_so():
         make(plain, backend="batched")
 
 
+class CountedSampler(ToyTaskSampler):
+    """Leaves a line in a file whenever one is built."""
+
+    def __init__(self, file, **kwargs):
+        super().__init__(PushRightTask, **kwargs)
+        with open(file, "a") as lines:
+            lines.write("built\n")
+
+
+class DecliningSampler(CountedSampler):
+    @classmethod
+    def make_batch(cls, samplers, num_threads):
+        return LoopBatch(samplers, num_threads) if len(samplers) == 1 else None
+
+
+@pytest.mark.parametrize(
+    ("sampler_class", "options", "built"),
+    [
+        (CountedSampler, {"backend": "process"}, 4),
+        (DecliningSampler, {"backend": "process"}, 4),
+        (CountedSampler, {"plays": True, "num_threads": 2}, 5),
+        (DecliningSampler, {"plays": True, "num_threads": 2}, 5),
+    ],
+)
+def test_samplers_are_not_built_twice(sampler_class, options, built, tmp_path):
+    file = tmp_path / "built"
+    with make(sampler_class, 4, args={"file": file}, max_processes=2, **options) as tasks:
+        tasks.step_batch(torch.zeros(4, 1))
+    assert len(file.read_text().splitlines()) == built
+    if sampler_class is DecliningSampler and "plays" in options:  # what one sampler offered, several did not
+        assert tasks.description.endswith("not batched because DecliningSampler offers no batch for them")
+
+
+class DiscreteBatch(LoopBatch):
+    """Looks something up with the actions, and observes numbers."""
+
+    def observe(self, active):
+        return {"number": np.full(len(active), 1 / 3), "flag": np.ones(len(active), bool)}
+
+    def step(self, actions, active):
+        rewards = np.asarray([10.0, 20.0], np.float32)[actions[:, 0]]
+        n = len(active)
+        return StepBatch(self.observe(active), rewards, np.zeros(n, bool), np.zeros(n, bool), {}, [], [])
+
+
+class DiscreteSampler(BatchSampler):
+    batch_class = DiscreteBatch
+
+
+def test_types_are_those_of_the_batch():
+    space = gym.spaces.Discrete(2)
+    steps = []
+    for backend in ("batched", "process"):
+        with make(DiscreteSampler, 4, action_space=space, backend=backend, max_processes=2) as tasks:
+            tasks.observe()
+            steps.append(copy.deepcopy(tasks.step_batch(torch.tensor([[0], [1], [1], [0]]))))
+    np.testing.assert_array_equal(steps[0].rewards, [10, 20, 20, 10])
+    for one, other in ((s.rewards, t.rewards) for s, t in [steps]):
+        np.testing.assert_array_equal(one, other)
+    for name, leaf in steps[0].observations.items():
+        assert steps[1].observations[name].dtype == leaf.dtype
+        np.testing.assert_array_equal(steps[1].observations[name], leaf)
+
+
 def test_only_one_sampler_is_built_to_ask():
     closed = []
 
@@ -243,6 +306,13 @@ def test_callback_sensors_need_a_batch_that_reads_them():
     with make(BatchSampler, callback_sensors=[StepsSensor()], max_processes=2) as tasks:
         assert type(tasks) is VectorSampledTasks
         assert "LoopBatch does not read callback sensors" in tasks.description
+    with make(BatchSampler, callback_sensors=[StepsSensor()], max_processes=2, backend="process") as tasks:
+        tasks.step([[0.0]] * 3)  # one after another
+    with make(WatchedSampler, callback_sensors=[StepsSensor()], plays=True, num_threads=2) as tasks:
+        assert type(tasks) is VectorSampledTasks
+        for _ in range(4):
+            batch = tasks.step_batch(torch.zeros(3, 1))
+        assert [episode.callback_data for episode in batch.episodes] == [{"steps": 4}]
     with make(WatchedSampler, callback_sensors=[StepsSensor()]) as tasks:
         assert type(tasks) is BatchedVectorTasks
         for _ in range(4):
@@ -285,9 +355,9 @@ def test_batched_equals_serial_and_process():
     for backend in ("serial", "process", "batched"):
         with make(n=4, backend=backend, max_processes=2) as tasks:
             seen = [play(tasks)]
+            tasks.pause_at(0)
             tasks.pause_at(1)
-            tasks.pause_at(2)
-            assert tasks.attr("max_steps") == [4, 6]
+            assert tasks.attr("max_steps") == [5, 7]
             seen.append(play(tasks))
             tasks.resume_all()
             tasks.set_seeds([7, 8, 9, 10])
@@ -320,15 +390,15 @@ class RefusingSampler(BatchSampler):
 
 
 @pytest.mark.parametrize("backend", ["serial", "process", "batched"])
-def test_a_state_that_is_refused_costs_one_task(backend, caplog):
+def test_a_state_that_is_refused_costs_one_task(backend, caplog, capfd):
     with make(RefusingSampler, backend=backend, max_processes=2) as tasks:
         fresh = tasks.state_dict()
         tasks.step_batch(torch.zeros(3, 1))
         used = tasks.state_dict()
-        assert tasks.load_state_dict([fresh[0], used[1], fresh[2]]) == [1]
+        assert tasks.load_state_dict([fresh[0], fresh[1], used[2]]) == [2]
         assert tasks.call("num_steps_taken") == [0, 0, 0]
-    if backend != "process":  # there, the process says so
-        assert "Task sampler 1 starts anew: this state is of no use" in caplog.text
+    said = capfd.readouterr().err if backend == "process" else caplog.text  # the process says so
+    assert "Task sampler 2 starts anew: this state is of no use" in said
 
 
 def test_batches_in_processes_go_back_when_one_is_lost():
@@ -345,8 +415,10 @@ def test_batches_in_processes_go_back_when_one_is_lost():
 
 
 def test_batches_in_processes_give_no_lists():
-    with make(backend="process", max_processes=2) as tasks, pytest.raises(TaskWorkerError, match="command 'step'"):
-        tasks.step([[0.0]] * 3)
+    with make(backend="process", max_processes=2) as tasks:
+        with pytest.raises(NotImplementedError, match="step_batch"):
+            tasks.step([[0.0]] * 3)
+        assert len(tasks.step_batch(torch.zeros(3, 1)).rewards) == 3, "they are as they were"
 
 
 def test_batch_is_closed_once():

@@ -170,6 +170,15 @@ def test_death(place, problem):
     assert caught.value.__suppress_context__
 
 
+def give_up():
+    os._exit(1)
+
+
+def test_a_process_that_ends_at_once_is_told_of_the_guard():
+    with pytest.raises(TaskWorkerError, match=r"if __name__ == .__main__."):
+        start("constructor", give_up)
+
+
 def test_death_between_two_steps():
     tasks = start()
     tasks.observe()
