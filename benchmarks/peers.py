@@ -201,16 +201,16 @@ def contestants(task: str, size: Size, seconds: float) -> dict[str, Callable[[],
     """Returns name -> how to build it, ours first, of all that can run here."""
     ours: dict[str, tuple[Callable[[], ExperimentConfig], str, Size]] = {
         f"ours ({backend})": (EXPERIMENTS[task], backend, size)
-        for backend in (("batched",) if has_physics(task) else ("process", "serial"))
+        for backend in (("process",) if has_physics(task) else ("process", "serial"))
     }
     if task == "Ant":
         model = {"hidden_sizes": size.hidden} if size.hidden else {}
         modern = partial(GymMuJoCoAntModernConfig, model=model)
-        ours[NO_CONTACT_FORCES] = (AntWithoutContactForces, "batched", size)
-        ours[MODERN] = (modern, "batched", size)
-        ours[MODERN_NO_CONTACT_FORCES] = (partial(ModernAntWithoutContactForces, model=model), "batched", size)
+        ours[NO_CONTACT_FORCES] = (AntWithoutContactForces, "process", size)
+        ours[MODERN] = (modern, "process", size)
+        ours[MODERN_NO_CONTACT_FORCES] = (partial(ModernAntWithoutContactForces, model=model), "process", size)
         halved = replace(size, mini_batch_rows=max(1, size.mini_batch_rows // 2))
-        ours[f"{MODERN}, halved mini-batches"] = (modern, "batched", halved)
+        ours[f"{MODERN}, halved mini-batches"] = (modern, "process", halved)
     makers: dict[str, Callable[[], Any]] = {
         name: partial(Training, experiment, its_size, backend, seconds, name)
         for name, (experiment, backend, its_size) in ours.items()
