@@ -76,6 +76,12 @@ VARIANTS = {
     "orthogonal": Variant("orthogonal initialisation", {"model": {"initialisation": "orthogonal"}}),
     "small-tanh": Variant("tanh 64, 64", {"model": {"hidden_sizes": [64, 64], "activation": "tanh"}}),
     "judged-per-update": Variant("KL judged once per rollout", {"kl_judged": "update"}),
+    "eight-passes": Variant("eight passes over each rollout", {"update_repeats": 8}),
+    "eight-passes-small-mini-batches": Variant(
+        "eight passes over each rollout, in twice as many mini-batches", {"update_repeats": 8, "num_mini_batch": 8}
+    ),
+    "short-rollouts": Variant("rollouts of 32 steps", {"num_steps": 32}),
+    "entropy": Variant("entropy bonus of 0.005", {"entropy_coef": 0.005}),
     "high-target-wide-start": Variant(
         "KL target 0.2, first standard deviation 1", {"kl_target": 0.2, "initial_log_std": 0.0}
     ),

@@ -117,8 +117,8 @@ def test_peers_say_what_is_missing(monkeypatch, capsys):
 
 
 def test_each_peer_is_compared_with_the_ant_that_sees_the_same():
-    pairs = peers.comparisons(["ours (batched)", "ours, no contact forces", "EnvPool", "EnvPool, 27 entries"])
-    assert pairs["EnvPool whole"] == ("ours (batched) whole", "EnvPool whole")
+    pairs = peers.comparisons(["ours (process)", "ours, no contact forces", "EnvPool", "EnvPool, 27 entries"])
+    assert pairs["EnvPool whole"] == ("ours (process) whole", "EnvPool whole")
     assert pairs["EnvPool, 27 entries whole"] == ("ours, no contact forces whole", "EnvPool, 27 entries whole")
     assert not [label for label in pairs if label.startswith("ours")]
 
