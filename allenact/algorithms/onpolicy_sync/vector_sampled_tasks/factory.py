@@ -26,7 +26,7 @@ from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.single_process impor
 from allenact.base_abstractions.sensor import Sensor, SensorSuite
 from allenact.base_abstractions.task import TaskSampler
 from allenact.base_abstractions.task_batch import TaskBatch
-from allenact.errors import ExperimentConfigError
+from allenact.errors import ExperimentConfigError, did_you_mean
 from allenact.utils.cores import usable_cores
 from allenact.utils.worker_startup import worker_context
 
@@ -69,12 +69,7 @@ def make_vector_tasks(
     Raises:
         ExperimentConfigError: no sampler, an unknown backend, or `backend="batched"` with tasks that have no batch.
     """
-    if backend not in BACKENDS:
-        raise ExperimentConfigError(
-            f"there is no sampler backend {backend!r}.",
-            f"backend={backend!r}",
-            f"use one of {', '.join(BACKENDS)}.",
-        )
+    _check_backend(backend)
     suite, cores = callback_suite(callback_sensors), num_threads or usable_cores()
     num_processes = min(max_processes or usable_cores(), len(sampler_fn_args))
     if backend in ("serial", "process") or not sampler_fn_args:
@@ -107,6 +102,15 @@ def make_vector_tasks(
             why = f"not batched because {tasks.batch_obstacle}"
     tasks.description += f"; backend {choice.backend}, {why}"
     return tasks
+
+
+def _check_backend(backend: str) -> None:
+    if backend not in BACKENDS:
+        raise ExperimentConfigError(
+            f"there is no sampler backend {backend!r}.",
+            f"backend={backend!r}",
+            did_you_mean(backend, BACKENDS) or f"use one of {', '.join(BACKENDS)}.",
+        )
 
 
 class Choice(NamedTuple):
