@@ -189,8 +189,8 @@ def _add_how_to_run(group: argparse._ArgumentGroup) -> None:
         "--max_sampler_processes_per_worker",
         type=_positive_int,
         default=None,
-        help="most processes that task samplers are spread over, and where they only need a core there are no more than"
-        " these; none: the cores, shared by the training workers of a machine; validation always has one",
+        help="most processes that task samplers are spread over; none: the cores, which the training workers of a"
+        " machine share, and never more than these where auto gives each process a batch; validation always has one",
     )
     group.add_argument(
         "--sampler_backend",
