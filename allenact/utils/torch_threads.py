@@ -1,7 +1,7 @@
 """How many threads torch uses for a piece of work.
 
-The number follows from the sizes alone. Measuring which is fastest would give other numbers on a busy day. Updates of the Ant
-experiments have the same bits with one thread and with two; whether those of any model, with any number, have is not known.
+The number follows from the sizes alone. Measuring which is fastest would give other numbers on a busy day. Updates of
+the Ant experiments have the same bits with one thread and with two; whether those of any model have is not known.
 """
 
 from __future__ import annotations
