@@ -110,11 +110,11 @@ def peers(rows: Iterable[Mapping[str, Any]]) -> list[str]:
 
 def update_speed(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     """One line for each size and number of threads."""
-    head = ["T x N", "network", "mini-batches x passes", "the trainer takes", "what", "milliseconds"]
+    head = ["T x N", "network", "mini-batches x passes", "the trainer chose", "what", "milliseconds"]
     lines = []
     for row in rows:
         size = [f"{row['num_steps']} x {row['num_samplers']}", _network(row)]
-        size += [f"{row['num_mini_batch']} x {row['passes']}", f"{row['usual_threads']} thread(s)"]
+        size += [f"{row['num_mini_batch']} x {row['passes']}", f"{row['chosen_threads']} thread(s)"]
         lines += [[*size, what, middle_of_range(values)] for what, values in row["milliseconds"].items()]
     return table(head, lines)
 

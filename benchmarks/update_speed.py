@@ -10,18 +10,18 @@ tutorial; the learning rate is 0, so that every update does the same.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
 import torch
 
 from allenact.algorithms.onpolicy_sync.collection import RolloutCollector
-from allenact.algorithms.onpolicy_sync.storage import RolloutBlockStorage
+from allenact.algorithms.onpolicy_sync.storage import ExperienceStorage, RolloutBlockStorage
 from allenact.algorithms.onpolicy_sync.update import PolicyUpdater, use_fused_kernels
 from allenact.base_abstractions.experiment_config import ExperimentConfig
 from allenact.base_abstractions.task_batch import ObservationDict, StepBatch
-from allenact.pipeline.stage import PipelineStage
+from allenact.pipeline.stage import StageComponent
 from benchmarks.common import Measurement, Turn, add_common_arguments, interleave, print_row, record, write_result
 from benchmarks.workloads import EXPERIMENTS, Size, Sized
 
@@ -57,13 +57,13 @@ class MadeUpTasks:
 
 
 class ThreadedUpdater(PolicyUpdater):
-    """Uses as many threads as it is told, where `PolicyUpdater` decides by the size of the work."""
+    """Uses as many threads as it is told, where `PolicyUpdater` measures."""
 
-    threads = 1
+    fixed_threads = 1
 
-    def num_threads(self, stage: PipelineStage) -> int:
-        """Returns `threads`."""
-        return self.threads
+    def num_threads(self, component: StageComponent, storages: Mapping[str, ExperienceStorage]) -> int:
+        """Returns `fixed_threads`."""
+        return self.fixed_threads
 
 
 class Update:
@@ -73,9 +73,6 @@ class Update:
         size: of the rollout, its mini-batches and the model.
         threads: of torch, in the gradient steps.
         seconds: least length of a turn.
-
-    Attributes:
-        usual_threads: what the trainer would use.
     """
 
     def __init__(self, size: Size, threads: int, seconds: float) -> None:
@@ -103,8 +100,12 @@ class Update:
             group["lr"] = 0.0
         use_fused_kernels(optimizer)
         self.updater = ThreadedUpdater(model, pipeline, optimizer, num_samplers=size.num_samplers)
-        self.updater.threads = threads
-        self.usual_threads = PolicyUpdater.num_threads(self.updater, self.stage)
+        self.updater.fixed_threads = threads
+
+    def chosen_threads(self) -> int:
+        """Returns the number of threads that the trainer would choose now. The targets must have been computed."""
+        (component,) = self.stage.stage_components
+        return PolicyUpdater.num_threads(self.updater, component, self.storages)
 
     def targets(self) -> Measurement:
         """Returns the milliseconds that returns and advantages take, on one thread."""
@@ -127,7 +128,7 @@ class Update:
         while turn.goes_on():
             self.updater.update(self.stage, self.storages)
             count += 1
-        return {f"update, {self.updater.threads} thread(s)": 1000 / turn.rate(count)}
+        return {f"update, {self.updater.fixed_threads} thread(s)": 1000 / turn.rate(count)}
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -147,7 +148,7 @@ def main(args: Sequence[str] | None = None) -> None:
             "num_mini_batch": size.num_mini_batch,
             "passes": size.passes,
             "hidden": list(hidden),
-            "usual_threads": updates[0].usual_threads,
+            "chosen_threads": updates[0].chosen_threads(),
             "milliseconds": series,
         }
         result["rows"].append(row)

@@ -118,10 +118,9 @@ def describe_training(trainer: OnPolicyTrainer) -> None:
             rollout = settings.num_steps * samplers
             line += f"; rollouts of {settings.num_steps} x {samplers} = {rollout:,} steps"
             if settings.num_mini_batch and settings.update_repeats:
-                threads = trainer.updater.num_threads(stage)
                 line += (
                     f", {settings.update_repeats} passes over {settings.num_mini_batch} mini-batches"
-                    f" of about {rollout // settings.num_mini_batch:,} on {threads} torch thread{'s'[: threads - 1]}"
+                    f" of about {rollout // settings.num_mini_batch:,}"
                 )
         line += f"; a log every {settings.metric_accumulate_interval:,} steps"
         if settings.save_interval and settings.save_interval > 0:

@@ -14,10 +14,11 @@ from allenact.algorithms.onpolicy_sync.distributed import WorkerGroup
 from allenact.algorithms.onpolicy_sync.kl_control import KLControl
 from allenact.algorithms.onpolicy_sync.losses.abstract_loss import AbstractActorCriticLoss
 from allenact.algorithms.onpolicy_sync.storage import MiniBatchStorageMixin, StreamingStorageMixin
+from allenact.algorithms.onpolicy_sync.update_threads import UpdateThreads
 from allenact.base_abstractions.misc import ActorCriticOutput, GenericAbstractLoss, LossOutput, Memory
 from allenact.errors import ExperimentConfigError, NonFiniteError
 from allenact.utils.system import get_logger
-from allenact.utils.torch_threads import threads_for, torch_threads
+from allenact.utils.torch_threads import torch_threads
 
 if TYPE_CHECKING:
     from allenact.algorithms.onpolicy_sync.policy import ActorCriticModel
@@ -88,7 +89,7 @@ class PolicyUpdater:
         self.pipeline = pipeline
         self.optimizer = optimizer
         self.workers = workers or WorkerGroup()
-        self.num_samplers = num_samplers
+        self.threads = UpdateThreads(actor_critic, num_samplers, self.workers.size, report=self.workers.rank == 0)
         self.stop_requested = stop_requested
         self.skipped = self.skipped_in_a_row = 0
 
@@ -98,15 +99,15 @@ class PolicyUpdater:
         Raises:
             NonFiniteError: losses or their gradients are NaN or infinite, again and again.
         """
-        with torch_threads(self.num_threads(stage)):
-            return [self.update_component(stage, component, storages) for component in stage.stage_components]
+        updates = []
+        for component in stage.stage_components:
+            with torch_threads(self.num_threads(component, storages)):
+                updates.append(self.update_component(stage, component, storages))
+        return updates
 
-    def num_threads(self, stage: PipelineStage) -> int:
-        """Returns the number of threads that torch uses for a mini-batch of `stage`."""
-        settings = stage.training_settings
-        rows = (settings.num_steps or 0) * self.num_samplers / max(settings.num_mini_batch or 1, 1)
-        parameters = sum(parameter.numel() for parameter in self.actor_critic.parameters())
-        return threads_for(rows, parameters, self.workers.size)
+    def num_threads(self, component: StageComponent, storages: Mapping[str, ExperienceStorage]) -> int:
+        """Returns the number of threads that torch uses for a mini-batch of `component`."""
+        return self.threads.choose(component.training_settings, storages[component.storage_uuid])
 
     def update_component(
         self, stage: PipelineStage, component: StageComponent, storages: Mapping[str, ExperienceStorage]

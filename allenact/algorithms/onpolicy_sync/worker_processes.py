@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import gc
 import multiprocessing
 import os
 import pickle
@@ -203,12 +204,15 @@ def _signal_name(exit_code: int | None) -> str:
 def _run_worker(pipe: Connection, payload: bytes, search_path: list[str], log_level: int) -> None:
     """What a worker process does: rebuild its arguments, work, and report how it ended."""
     status = 1
+    # What a forked process inherits is not its own to destroy: the threads of an engine, for example, are not here.
+    gc.freeze()
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the runner decides what it means
         faulthandler.register(DUMP_TRACEBACK_SIGNAL, all_threads=True)
         prepare_worker(search_path)
         get_logger().setLevel(log_level)
         when_parent_dies(_leave)
+        _use_own_threads_only()
         target, kwargs = pickle.loads(payload)
         target(pipe, **kwargs)
         status = 0
@@ -219,6 +223,15 @@ def _run_worker(pipe: Connection, payload: bytes, search_path: list[str], log_le
     finally:
         pipe.close()
     sys.exit(status)
+
+
+def _use_own_threads_only() -> None:
+    import torch
+
+    from allenact.utils.torch_threads import is_fork
+
+    if is_fork():
+        torch.set_num_threads(1)
 
 
 def _report_failure(pipe: Connection, error: BaseException) -> None:

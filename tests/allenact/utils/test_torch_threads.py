@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from allenact.utils import torch_threads as module
-from allenact.utils.torch_threads import threads_for, torch_threads
+from allenact.utils.torch_threads import fastest, threads_for, time_threads, torch_threads
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,60 @@ def test_threads_are_lent():
     with pytest.raises(KeyError), torch_threads(2):
         raise KeyError
     assert torch.get_num_threads() == 1
+
+
+@pytest.fixture
+def work_of(monkeypatch):
+    """A function that makes work that takes `seconds[k]` with k threads, and lists the threads it was done with."""
+    clock = [0.0]
+    monkeypatch.setattr(module.time, "perf_counter", lambda: clock[0])
+
+    def make(seconds, other_results=()):
+        counts = []
+
+        def work():
+            count = torch.get_num_threads()
+            counts.append(count)
+            clock[0] += seconds[count]
+            return [torch.tensor([1.0]), torch.tensor([2.0 + 1e-6 * (count in other_results)])]
+
+        return work, counts
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("seconds", "other_results", "usual", "timed", "chosen"),
+    [
+        ({1: 0.008, 2: 0.004, 4: 0.001, 6: 0.006}, (), 2, [2, 1, 4, 6], 4),
+        ({1: 0.008, 2: 0.004, 4: 0.001, 6: 0.006}, (4,), 2, [2, 1, 6], 2),  # the fastest sums in another order
+        ({1: 0.001, 2: 0.004, 4: 0.004, 6: 0.004}, (), 6, [6, 1, 2, 4], 1),
+        ({1: 0.001, 2: 0.004, 4: 0.004, 6: 0.004}, (1, 2, 4), 6, [6], 6),
+    ],
+)
+def test_the_fastest_of_equal_results_is_chosen(seconds, other_results, usual, timed, chosen, work_of):
+    work, counts = work_of(seconds, other_results)
+    before = torch.get_num_threads()
+    measured = time_threads(work, usual, most=6)
+    assert list(measured) == timed
+    assert measured == pytest.approx({count: seconds[count] for count in timed})
+    assert counts[:5] == [usual, 1, 2, 4, 6], "each is tried at least once"
+    assert fastest(measured) == chosen
+    assert torch.get_num_threads() == before
+
+
+def test_long_work_is_not_tried_out(work_of):
+    work, counts = work_of({1: 0.1, 2: 0.3})
+    assert fastest(time_threads(work, 2, most=2)) == 2
+    assert counts == [2]
+
+
+def test_rounds_end_with_the_budget(work_of):
+    work, counts = work_of({1: 0.06, 2: 0.06})
+    time_threads(work, 1, most=2)
+    assert counts == [1, 1, 2, 1, 2]
+
+
+def test_little_is_no_reason_to_change():
+    assert fastest({2: 1.0, 1: 0.96, 4: 1.1}) == 2
+    assert fastest({2: 1.0, 1: 0.94, 4: 0.93}) == 4

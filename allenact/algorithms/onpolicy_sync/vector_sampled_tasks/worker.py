@@ -89,8 +89,7 @@ def run_worker(connection: Connection, spec: WorkerSpec | bytes) -> None:
         connection: the pipe to the trainer.
         spec: what to build, pickled unless this process is a fork of the trainer.
     """
-    # What a forked process inherits is not its own to destroy: an engine's threads, for example, are not here.
-    gc.freeze()
+    gc.freeze()  # what a forked process inherits is not its own to destroy: an engine's threads, for example
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trainer, which then closes us
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     faulthandler.register(DUMP_TRACEBACK_SIGNAL, all_threads=True)
