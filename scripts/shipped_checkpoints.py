@@ -15,7 +15,6 @@ import json
 import re
 import shlex
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from benchmarks.common import machine, readable, versions
 from projects.gym_baselines.held_out import EPISODES, FIRST_SEED, evaluate_held_out
 
 FOLDER = Path("projects/gym_baselines/checkpoints")
+OUTPUT = Path("experiment_output", "shipped_checkpoints")
 MARKED = re.compile(r"(<!-- cards -->\n).*?(<!-- end of cards -->)", re.DOTALL)
 SHOWN = ("reward", "ep_length", "success")
 
@@ -108,16 +108,15 @@ def evaluate(options: argparse.Namespace) -> int:
 
 def _evaluate(card: Card, checkpoint: Path) -> dict[str, Any]:
     """Returns the statistics of each metric of a checkpoint, evaluated as its card says."""
-    with tempfile.TemporaryDirectory() as folder:
-        _, report = evaluate_held_out(
-            card["experiment"],
-            card["base"],
-            str(checkpoint),
-            Path(folder),
-            config_kwargs=card["config_kwargs"],
-            episodes=card["episodes"],
-            first_seed=card["first_seed"],
-        )
+    _, report = evaluate_held_out(
+        card["experiment"],
+        card["base"],
+        str(checkpoint),
+        OUTPUT,
+        config_kwargs=card["config_kwargs"],
+        episodes=card["episodes"],
+        first_seed=card["first_seed"],
+    )
     return dict(report["checkpoints"][0]["metrics"])
 
 
