@@ -8,6 +8,7 @@ import importlib
 import inspect
 import json
 import os
+import re
 import sys
 import sysconfig
 import traceback
@@ -67,10 +68,9 @@ def load_experiment(experiment: str, base: str, config_kwargs: str | None = None
     module = _import_file(find_experiment_file(name, base))
     config_class = _experiment_class(module, class_name)
     _check_complete(config_class)
-    _check_kwargs(config_class, kwargs)
     sources = _source_files(config_class)
     sources[CONFIG_KWARGS_STR] = json.dumps(kwargs)
-    return LoadedExperiment(config_class(**kwargs), sources)
+    return LoadedExperiment(_build(config_class, kwargs), sources)
 
 
 def find_experiment_file(name: str, base: str) -> Path:
@@ -259,21 +259,32 @@ def _check_complete(config_class: type) -> None:
         )
 
 
-def _check_kwargs(config_class: type, kwargs: dict[str, Any]) -> None:
+def _build(config_class: type, kwargs: dict[str, Any]) -> Any:
     try:
-        parameters = inspect.signature(config_class).parameters
-    except ValueError:  # no signature to check against: the call itself will tell
-        return
-    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return
-    for name in kwargs:
-        if name not in parameters:
-            accepted = ", ".join(parameters) or "none"
-            raise ExperimentConfigError(
-                f'{config_class.__name__} takes no keyword argument "{name}".',
-                f"--config_kwargs with {', '.join(kwargs)}",
-                did_you_mean(name, parameters) or f"it accepts: {accepted}.",
-            )
+        return config_class(**kwargs)
+    except TypeError as error:
+        refused = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        accepted = _keyword_arguments(config_class)
+        if refused is None or refused[1] in accepted or refused[1] not in kwargs:
+            raise
+        raise ExperimentConfigError(
+            f'{config_class.__name__} takes no keyword argument "{refused[1]}".',
+            f"--config_kwargs with {', '.join(kwargs)}",
+            did_you_mean(refused[1], accepted) or f"it accepts: {', '.join(accepted) or 'none'}.",
+        ) from None
+
+
+def _keyword_arguments(config_class: type) -> list[str]:
+    """Returns the arguments of a class, and those of its bases that it takes as `**kwargs`."""
+    names: list[str] = []
+    for cls in config_class.__mro__:
+        if "__init__" not in vars(cls) or cls is object:
+            continue
+        _, *parameters = inspect.signature(vars(cls)["__init__"]).parameters.values()
+        names += [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        if all(p.kind is not p.VAR_KEYWORD for p in parameters):
+            break
+    return list(dict.fromkeys(names))
 
 
 def _source_files(config_class: type) -> dict[str, str]:

@@ -129,6 +129,18 @@ def test_misspelt_config_kwargs(refused):
     assert 'did you mean "total_steps"' in error
 
 
+def test_misspelt_config_kwargs_of_a_base_class(experiment, refused):
+    file = experiment("""
+        from projects.tutorials.gym_mujoco_tutorial import GymMuJoCoTutorialExperimentConfig as Tutorial
+        class Mine(Tutorial):
+            def __init__(self, *, num_steps=64, **kwargs):
+                super().__init__(num_steps=num_steps, **kwargs)
+    """)
+    error = refused(file, "--config_kwargs", '{"num_steps": 8, "total_stepz": 1}')
+    assert 'Mine takes no keyword argument "total_stepz"' in error
+    assert 'did you mean "total_steps"' in error
+
+
 def test_a_method_is_missing(experiment, refused):
     error = refused(
         experiment("""
