@@ -9,6 +9,8 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 
+from allenact.errors import ExperimentConfigError
+
 
 class LinearDecay:
     """A straight line from `startp` at step 0 to `endp` at step `steps`, constant outside.
@@ -32,6 +34,39 @@ class LinearDecay:
 
     def __repr__(self) -> str:
         return f"LinearDecay(steps={self.steps}, startp={self.startp}, endp={self.endp})"
+
+
+class GeometricDecay:
+    """From `startp` at step 0 to `endp` at step `steps`, by the same factor over equally many steps; constant outside.
+
+    Args:
+        steps: length of the decay in environment steps.
+        startp: value at step 0, above 0.
+        endp: value from step `steps` on, above 0.
+
+    Raises:
+        ExperimentConfigError: one of them is not.
+    """
+
+    def __init__(self, steps: int, startp: float, endp: float) -> None:
+        if not (startp > 0 and endp > 0):
+            raise ExperimentConfigError(
+                "a geometric decay is between numbers above 0.",
+                f"startp={startp}, endp={endp}",
+                "take a small number, or LinearDecay, which may end at 0.",
+            )
+        self.steps = steps
+        self.startp = startp
+        self.endp = endp
+
+    def __call__(self, epoch: int) -> float:
+        """Returns the value after `epoch` environment steps."""
+        if self.steps <= 0:
+            return self.endp
+        return float(self.startp * (self.endp / self.startp) ** (min(max(epoch, 0), self.steps) / self.steps))
+
+    def __repr__(self) -> str:
+        return f"GeometricDecay(steps={self.steps}, startp={self.startp}, endp={self.endp})"
 
 
 class MultiLinearDecay:

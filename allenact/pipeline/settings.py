@@ -77,6 +77,16 @@ def positive(value: Any) -> float:
     return float(value)
 
 
+def positive_or_schedule(value: Any) -> float | Callable[[int], float]:
+    """Checks for a number above 0, or a function that returns one."""
+    if callable(value):
+        return value
+    try:
+        return positive(value)
+    except ValueError:
+        raise ValueError("a number above 0, or a schedule such as LinearDecay") from None
+
+
 def flag(value: Any) -> bool:
     """Checks for True or False."""
     if type(value).__name__ not in ("bool", "bool_"):  # NumPy's is called bool or bool_
@@ -136,7 +146,8 @@ class TrainingSettings:
         mini_batches_over: "samplers" (whole sequences of some samplers, the default) or "steps" (rows drawn
             from the whole rollout; for models without memory).
         kl_target: keep the KL divergence between the policy that acted and the policy as it is now near this
-            number (nats) by changing the learning rate; see `kl_control`. None: the rate is left alone.
+            number (nats) by changing the learning rate; see `kl_control`. Or near what a schedule says, a function
+            of the environment steps taken in the stage. None: the rate is left alone.
         kl_judged: how often that is looked at: after every "mini_batch" (the default), "pass" or "update".
         kl_stop: end the passes over a rollout before the first mini-batch on which that divergence is above this
             number (nats). None: all passes are made.
@@ -157,7 +168,7 @@ class TrainingSettings:
     metric_accumulate_interval = Setting(whole_number(1))
     bootstrap_truncated = Setting(flag, default=False)
     mini_batches_over = Setting(one_of("samplers", "steps"), default="samplers")
-    kl_target: Setting[float | None] = Setting(positive)
+    kl_target: Setting[float | Callable[[int], float] | None] = Setting(positive_or_schedule)
     kl_judged = Setting(one_of("mini_batch", "pass", "update"), default="mini_batch")
     kl_stop: Setting[float | None] = Setting(positive)
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from allenact.pipeline.builder import Builder, recursive_update
 from allenact.pipeline.pipeline import TrainingPipeline
-from allenact.pipeline.schedules import LinearDecay, MultiLinearDecay
+from allenact.pipeline.schedules import GeometricDecay, LinearDecay, MultiLinearDecay
 from allenact.pipeline.settings import TrainingSettings
 from allenact.pipeline.stage import (
     EarlyStoppingCriterion,
@@ -25,6 +25,7 @@ from allenact.utils.wandb_checkpoints import download_checkpoint_from_wandb
 __all__ = [
     "Builder",
     "EarlyStoppingCriterion",
+    "GeometricDecay",
     "LinearDecay",
     "LoggingPackage",
     "MultiLinearDecay",

@@ -62,6 +62,25 @@ def test_a_policy_that_moves_too_far_is_slowed_down(train):
     assert scalar(slow, "lr")[-1] < 1e-2 == scalar(fast, "lr")[-1]
 
 
+class LowFrom:
+    """Targets that are out of reach: far too high, and from some step on far too low."""
+
+    def __init__(self, steps):
+        self.steps = steps
+
+    def __call__(self, epoch):
+        return 1e6 if epoch < self.steps else 1e-12
+
+
+def test_a_target_may_be_a_schedule(train):
+    run = train(toy(kl_target=LowFrom(128), kl_judged="update", lr=1e-3, stage_steps=(160,)))
+    # Rollouts are of 32 steps. Three updates are before step 128, the fourth at it; each log shows the rate before
+    # the update's last judgement.
+    assert scalar(run, "lr") == pytest.approx([1e-3, 1.5e-3, 2.25e-3, 3.375e-3, 2.25e-3])
+    (rate,) = {group["lr"] for group in run.trainer.optimizer.param_groups}
+    assert rate == pytest.approx(1.5e-3)
+
+
 def test_passes_end_where_the_policy_has_moved_too_far(train):
     free, stopped = train(toy(lr=0.05)), train(toy(lr=0.05, kl_stop=1e-3))
     assert set(scalar(free, "rollout_epochs")) == {3}

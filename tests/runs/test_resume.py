@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from allenact.algorithms.onpolicy_sync.checkpointing import load_checkpoint
+from allenact.pipeline.schedules import GeometricDecay
 from allenact.testing.experiments import ToyExperiment
 
 CASES = {
@@ -15,6 +16,7 @@ CASES = {
     "several stages": {"task": "copy", "stage_steps": (64, 64)},
     "shuffled steps": {"task": "copy", "mini_batches_over": "steps", "num_mini_batch": 3},
     "adaptive rate": {"task": "push_right", "kl_target": 0.01, "kl_stop": 0.1},
+    "falling target": {"task": "push_right", "kl_target": GeometricDecay(128, startp=0.05, endp=1e-4)},
     "forced new scenes": {"task": "copy", "advance_scene_rollout_period": 2},
     "rare logs": {"task": "copy", "metric_interval": 96},
 }

@@ -27,13 +27,19 @@ class KLControl:
         settings: those of a stage component, with `kl_target` or `kl_stop`.
         optimizer: whose learning rate is changed.
         workers: all training workers; each sees the divergence on the rows of all.
+        steps: environment steps taken in the stage, from which a schedule of the target follows.
 
     Attributes:
+        target: of this update, in nats; None: the rate is left alone.
         latest: divergence on the latest mini-batch, in nats.
         stopped: whether `kl_stop` has been passed, and the update is to end.
     """
 
-    def __init__(self, settings: TrainingSettings, optimizer: torch.optim.Optimizer, workers: WorkerGroup) -> None:
+    def __init__(
+        self, settings: TrainingSettings, optimizer: torch.optim.Optimizer, workers: WorkerGroup, steps: int
+    ) -> None:
+        target = settings.kl_target
+        self.target = target(steps) if callable(target) else target
         self.settings = settings
         self.optimizer = optimizer
         self.workers = workers
@@ -43,12 +49,12 @@ class KLControl:
 
     @classmethod
     def wanted_by(
-        cls, settings: TrainingSettings, optimizer: torch.optim.Optimizer | None, workers: WorkerGroup
+        cls, settings: TrainingSettings, optimizer: torch.optim.Optimizer | None, workers: WorkerGroup, steps: int
     ) -> KLControl | None:
         """Returns the control of one update, None where the settings ask for none (or nothing is learned)."""
         if optimizer is None or (settings.kl_target is None and settings.kl_stop is None):
             return None
-        return cls(settings, optimizer, workers)
+        return cls(settings, optimizer, workers, steps)
 
     def look(self, batch: dict[str, Any], output: ActorCriticOutput[Any] | None, rows: int) -> None:
         """Measures the divergence on one mini-batch, before the step that is made with it.
@@ -76,13 +82,12 @@ class KLControl:
 
     def judge(self, now: str) -> None:
         """Changes the learning rate if it is judged after every `now` ("mini_batch", "pass", "update")."""
-        target = self.settings.kl_target
-        if target is None or now != self.settings.kl_judged or not self._seen:
+        if self.target is None or now != self.settings.kl_judged or not self._seen:
             return
         divergence = sum(self._seen) / len(self._seen)
         self._seen.clear()
         for group in self.optimizer.param_groups:
-            group["lr"] = adapted_rate(float(group["lr"]), divergence, target)
+            group["lr"] = adapted_rate(float(group["lr"]), divergence, self.target)
 
 
 def adapted_rate(rate: float, divergence: float, target: float) -> float:

@@ -118,7 +118,7 @@ class PolicyUpdater:
         repeats = _repeats_of_losses(component, evaluating=self.optimizer is None)
         epochs = max(repeats.values(), default=0)
         summary = ComponentUpdate(component.uuid, component.storage_uuid)
-        kl = KLControl.wanted_by(settings, self.optimizer, self.workers)
+        kl = KLControl.wanted_by(settings, self.optimizer, self.workers, stage.steps_taken_in_stage)
         for epoch in range(epochs):
             names = [name for name, count in repeats.items() if count > epoch]
             for batch in self._batches(stage, component, storage):

@@ -5,8 +5,9 @@ import pickle
 import pytest
 import torch
 
+from allenact.errors import ExperimentConfigError
 from allenact.pipeline.builder import Builder, recursive_update
-from allenact.pipeline.schedules import LinearDecay, MultiLinearDecay
+from allenact.pipeline.schedules import GeometricDecay, LinearDecay, MultiLinearDecay
 
 
 def test_linear_decay():
@@ -15,6 +16,17 @@ def test_linear_decay():
     assert (decay.steps, decay.startp, decay.endp) == (100, 1.0, 0.5)
     assert LinearDecay(steps=4)(1) == 0.75
     assert LinearDecay(steps=0, startp=1.0, endp=0.2)(0) == 0.2
+
+
+def test_geometric_decay():
+    decay = GeometricDecay(steps=200, startp=0.08, endp=0.02)
+    expected = {-5: 0.08, 0: 0.08, 100: 0.04, 150: 0.02 * 2**0.5, 200: 0.02, 1000: 0.02}
+    assert {step: decay(step) for step in expected} == pytest.approx(expected)
+    assert GeometricDecay(steps=0, startp=1.0, endp=0.2)(0) == 0.2
+    assert repr(decay) == "GeometricDecay(steps=200, startp=0.08, endp=0.02)"
+    with pytest.raises(ExperimentConfigError, match="between numbers above 0") as error:
+        GeometricDecay(steps=10, startp=1.0, endp=0.0)
+    assert "LinearDecay" in str(error.value)
 
 
 def test_multi_linear_decay_does_not_remember():

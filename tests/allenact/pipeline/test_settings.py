@@ -104,7 +104,7 @@ def test_values_that_are_taken(name, value, stored):
         ("max_grad_norm", 0, "a number above 0"),
         ("metric_accumulate_interval", 0, "a whole number >= 1"),
         ("mini_batches_over", "rows", '"samplers" or "steps"'),
-        ("kl_target", 0, "a number above 0"),
+        ("kl_target", 0, "a number above 0, or a schedule"),
         ("kl_judged", "epoch", '"mini_batch", "pass" or "update"'),
     ],
 )
