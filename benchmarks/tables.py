@@ -5,7 +5,8 @@
 
 Between `<!-- tables: BENCHMARK -->` and `<!-- end of tables -->` goes one table for each file
 `results/BENCHMARK-*.json`. Between `<!-- tables: ablation -->` and its end goes one table with a line for each file
-`results/learning-ablation-*.json`.
+`results/learning-ablation-*.json`, and between `<!-- tables: tasks -->` and its end one with a line for each
+`results/learning-task-*.json`.
 """
 
 from __future__ import annotations
@@ -22,9 +23,12 @@ from typing import Any
 from allenact.utils.metrics_files import Series
 from allenact.utils.statistics import student_interval
 from benchmarks.common import RESULTS, readable, spread
+from benchmarks.learning_figures import TIANSHOU_1M
 
 README = Path(__file__).resolve().parent / "README.md"
 MARKED = re.compile(r"(<!-- tables: (\w+) -->\n).*?(<!-- end of tables -->)", re.DOTALL)
+
+IN_ONE_TABLE = re.compile(r"-(ablation|task)-")
 
 Cells = list[str]
 MILESTONES = (1_000_000, 2_500_000, 5_000_000, 10_000_000, 20_000_000)  # environment steps
@@ -47,9 +51,9 @@ def render(page: str, results: Path) -> str:
 
     def tables(match: re.Match[str]) -> str:
         benchmark = match[2]
-        if benchmark == "ablation":
-            return match[1] + ("\n".join(ablation(results)) or "No results yet.") + "\n" + match[3]
-        paths = [path for path in sorted(results.glob(f"{benchmark}-*.json")) if "-ablation-" not in path.name]
+        if benchmark in OF_MANY_RESULTS:
+            return match[1] + ("\n".join(OF_MANY_RESULTS[benchmark](results)) or "No results yet.") + "\n" + match[3]
+        paths = [path for path in sorted(results.glob(f"{benchmark}-*.json")) if not IN_ONE_TABLE.search(path.name)]
         parts = [section(path.stem.removeprefix(f"{benchmark}-"), json.loads(path.read_text())) for path in paths]
         return match[1] + ("\n".join(parts) or "No results yet.\n") + match[3]
 
@@ -195,6 +199,24 @@ def ablation(results: Path, steps: int = 1_000_000) -> list[str]:
     return table(head, [cells for _, cells in sorted(lines, reverse=True)]) if lines else []
 
 
+def tasks(results: Path, steps: int = 1_000_000) -> list[str]:
+    """One line for each result whose name begins with `task-`, and what others have published."""
+    lines = []
+    for path in sorted(results.glob("learning-task-*.json")):
+        result = json.loads(path.read_text())
+        rows = result["rows"]
+        task = result["settings"]["label"]
+        returns = {what.split()[-1]: values for what, values in returns_at(rows, steps).items()}
+        cells = [
+            f"{mean_of_seeds(returns[what])}: {', '.join(map(readable, returns[what]))}" if what in returns else ""
+            for what in ("training", "episodes")
+        ]
+        published = "{} ± {}".format(*map(readable, TIANSHOU_1M[task])) if task in TIANSHOU_1M else ""
+        lines.append([task, _minutes(rows, steps), *cells, published, ", ".join(trained_at(result))])
+    head = ["task", "minutes", "training", "unseen episodes", "Tianshou", "commit"]
+    return table(head, lines) if lines else []
+
+
 def returns_at(rows: Iterable[Mapping[str, Any]], steps: int) -> dict[str, list[float]]:
     """Returns what runs had reached by then, one value per seed, as far as all of them know.
 
@@ -319,6 +341,8 @@ TABLES: dict[str, Callable[[Iterable[Mapping[str, Any]]], list[str]]] = {
     "log_cost": log_cost,
     "validation_cost": validation_cost,
 }
+
+OF_MANY_RESULTS: dict[str, Callable[[Path], list[str]]] = {"ablation": ablation, "tasks": tasks}
 
 
 def _network(row: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from torch import nn, optim
 
 from allenact.algorithms.onpolicy_sync.losses.ppo import PPO
 from allenact.base_abstractions.sensor import SensorSuite
-from allenact.utils.experiment_utils import Builder, PipelineStage, TrainingPipeline
+from allenact.utils.experiment_utils import Builder, GeometricDecay, PipelineStage, TrainingPipeline
 from allenact_plugins.gym_plugin.normalized_actor_critic import NormalizedActorCritic
 from projects.gym_baselines.experiments.gym_base import GymBaseConfig
 
@@ -41,7 +41,10 @@ class GymMuJoCoModernPPOConfig(GymBaseConfig):
         mini_batches_over: "steps" or "samplers"; see `TrainingSettings`.
         update_repeats: passes over each rollout.
         lr: learning rate, at first where `kl_target` is given.
-        kl_target: nats; None: a constant learning rate. See `TrainingSettings`, also for the next two.
+        kl_target: nats, at first if it falls; None: a constant learning rate. See `TrainingSettings`, also for
+            `kl_judged` and `kl_stop`.
+        kl_target_end: nats, to which the target falls geometrically over `kl_target_steps`; None: it stays as it is.
+        kl_target_steps: environment steps.
         kl_judged: "mini_batch", "pass" or "update".
         kl_stop: nats; None: all passes are made.
         max_grad_norm: the 2-norm to which the whole gradient is clipped.
@@ -77,6 +80,8 @@ class GymMuJoCoModernPPOConfig(GymBaseConfig):
         update_repeats: int = 4,
         lr: float = 3e-4,
         kl_target: float | None = 0.05,
+        kl_target_end: float | None = 0.01,
+        kl_target_steps: int = 3_000_000,
         kl_judged: str = "mini_batch",
         kl_stop: float | None = None,
         max_grad_norm: float = 1.0,
@@ -113,7 +118,7 @@ class GymMuJoCoModernPPOConfig(GymBaseConfig):
             "use_gae": True,
             "gae_lambda": gae_lambda,
             "bootstrap_truncated": bootstrap_truncated,
-            "kl_target": kl_target,
+            "kl_target": _falling(kl_target, kl_target_end, kl_target_steps),
             "kl_judged": kl_judged,
             "kl_stop": kl_stop,
             "advance_scene_rollout_period": None,
@@ -152,3 +157,7 @@ class GymMuJoCoModernPPOConfig(GymBaseConfig):
 
     def _env_kwargs(self) -> dict[str, Any]:
         return {"unit_actions": True} if self.unit_actions else {}
+
+
+def _falling(start: float | None, end: float | None, steps: int) -> float | GeometricDecay | None:
+    return start if start is None or end is None else GeometricDecay(steps, start, end)
