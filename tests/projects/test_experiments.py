@@ -205,6 +205,26 @@ def test_unknown_keyword_is_refused(config_class):
         config_class(totalsteps=1)
 
 
+def test_settings_of_a_task_give_way_to_arguments():
+    def settings(name, **kwargs):
+        return baseline(f"gym_mujoco_{name}_ppo", **kwargs).training_pipeline().training_settings
+
+    falling = {"ant": 3_000_000, "reacher": 300_000}
+    for name, steps in falling.items():
+        target = settings(name).kl_target
+        assert [target(at) for at in (0, steps / 2, steps, 10 * steps)] == pytest.approx(
+            [0.05, 0.0005**0.5, 0.01, 0.01]
+        )
+    assert settings("reacher", kl_target_steps=100).kl_target(100) == pytest.approx(0.01)
+    assert settings("ant", kl_target_end=None).kl_target == 0.05
+    assert settings("ant", kl_target=None).kl_target is None
+    assert (settings("ant").gamma, settings("swimmer").gamma, settings("swimmer", gamma=0.9).gamma) == (
+        0.99,
+        0.999,
+        0.9,
+    )
+
+
 @pytest.mark.parametrize("name", ["per-dimension", "fixed-std", "hand-written"])
 def test_parts_of_the_modern_recipe_can_be_switched_off(name):
     small = {"total_steps": 256, "num_samplers": 8, "num_steps": 32, "update_repeats": 1}

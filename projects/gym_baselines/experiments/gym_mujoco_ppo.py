@@ -22,6 +22,7 @@ class GymMuJoCoModernPPOConfig(GymBaseConfig):
     - Mini-batches are half as large.
     - The policy is compared with the one that acted; rl_games compares it, on each mini-batch, with that of the pass
       before, so its target of 0.008 is another quantity than `kl_target`, and a stricter one here.
+    - The target falls: large steps early, which find out how to walk, and small ones later, which cost no falls.
     - The first standard deviation is 0.37 and not 1. Random actions of 1 cost an ant more than it is paid for staying
       upright.
     - The moments of the values are updated after an update, from the returns; in rl_games before it, from the values
@@ -44,11 +45,11 @@ class GymMuJoCoModernPPOConfig(GymBaseConfig):
         kl_target: nats, at first if it falls; None: a constant learning rate. See `TrainingSettings`, also for
             `kl_judged` and `kl_stop`.
         kl_target_end: nats, to which the target falls geometrically over `kl_target_steps`; None: it stays as it is.
-        kl_target_steps: environment steps.
+        kl_target_steps: environment steps; None: `KL_TARGET_STEPS`.
         kl_judged: "mini_batch", "pass" or "update".
         kl_stop: nats; None: all passes are made.
         max_grad_norm: the 2-norm to which the whole gradient is clipped.
-        gamma: discount per environment step.
+        gamma: discount per environment step; None: `GAMMA`.
         gae_lambda: of the advantage estimates.
         bootstrap_truncated: whether an episode that the time limit cuts is worth more than was paid.
         clip_param: range of the probability ratio, and of the values if they are clipped.
@@ -62,10 +63,14 @@ class GymMuJoCoModernPPOConfig(GymBaseConfig):
     Attributes:
         NUM_ACTIONS: entries of an action.
         TOTAL_STEPS: environment steps where `total_steps` is not given; measured for Ant only, elsewhere a guess.
+        KL_TARGET_STEPS: over which the KL target falls. What is learned sooner wants small steps sooner.
+        GAMMA: discount per environment step.
     """
 
     NUM_ACTIONS: int
     TOTAL_STEPS = 5_000_000
+    KL_TARGET_STEPS = 3_000_000
+    GAMMA = 0.99
 
     def __init__(
         self,
@@ -81,11 +86,11 @@ class GymMuJoCoModernPPOConfig(GymBaseConfig):
         lr: float = 3e-4,
         kl_target: float | None = 0.05,
         kl_target_end: float | None = 0.01,
-        kl_target_steps: int = 3_000_000,
+        kl_target_steps: int | None = None,
         kl_judged: str = "mini_batch",
         kl_stop: float | None = None,
         max_grad_norm: float = 1.0,
-        gamma: float = 0.99,
+        gamma: float | None = None,
         gae_lambda: float = 0.95,
         bootstrap_truncated: bool = True,
         clip_param: float = 0.2,
@@ -114,11 +119,13 @@ class GymMuJoCoModernPPOConfig(GymBaseConfig):
             "mini_batches_over": mini_batches_over,
             "update_repeats": update_repeats,
             "max_grad_norm": max_grad_norm,
-            "gamma": gamma,
+            "gamma": self.GAMMA if gamma is None else gamma,
             "use_gae": True,
             "gae_lambda": gae_lambda,
             "bootstrap_truncated": bootstrap_truncated,
-            "kl_target": _falling(kl_target, kl_target_end, kl_target_steps),
+            "kl_target": _falling(
+                kl_target, kl_target_end, self.KL_TARGET_STEPS if kl_target_steps is None else kl_target_steps
+            ),
             "kl_judged": kl_judged,
             "kl_stop": kl_stop,
             "advance_scene_rollout_period": None,

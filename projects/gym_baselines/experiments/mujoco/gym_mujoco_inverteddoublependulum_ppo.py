@@ -13,3 +13,4 @@ class GymMuJoCoInvertedDoublePendulumModernConfig(GymMuJoCoModernPPOConfig):
     SENSORS = [GymMuJoCoSensor(ENV_NAME, uuid="gym_mujoco_data")]
     NUM_ACTIONS = 1
     TOTAL_STEPS = 1_000_000
+    KL_TARGET_STEPS = 300_000
