@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from allenact import __version__
@@ -247,7 +248,9 @@ def get_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = get_argument_parser()
     args = parser.parse_args(argv)
     if args.eval and args.checkpoint is None:
-        parser.error("--eval needs --checkpoint: a file, a folder or a glob of checkpoints")
+        newest = max(Path(args.output_dir).glob("checkpoints/**/*.pt"), key=os.path.getmtime, default=None)
+        hint = "" if newest is None else f"; the newest are in {newest.parent}"
+        parser.error(f"--eval needs --checkpoint: a file, a folder or a glob of checkpoints{hint}")
     if args.infer_output_dir and (not args.eval or args.save_dir_fmt != "nested"):
         parser.error("--infer_output_dir works only with --eval and --save_dir_fmt nested")
     if args.restart_pipeline and args.checkpoint is None:

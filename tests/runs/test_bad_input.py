@@ -298,6 +298,17 @@ def test_flags_that_do_not_fit(flags, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_evaluation_is_told_where_the_newest_checkpoints_are(tmp_path, capsys):
+    for age, run in enumerate(["newest", "older"]):
+        file = tmp_path / "checkpoints" / "Tag" / run / "exp_Tag__stage_00__steps_000000000064.pt"
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"")
+        os.utime(file, (1e9 - age, 1e9 - age))
+    with pytest.raises(SystemExit):
+        main(["experiment", "--eval", "-o", str(tmp_path)])
+    assert f"the newest are in {tmp_path / 'checkpoints' / 'Tag' / 'newest'}\n" in capsys.readouterr().err
+
+
 def test_unknown_callback(experiment, refused):
     assert '"no_such_method" is no callback of the experiment' in refused(experiment(), "--callbacks", "no_such_method")
     assert 'did you mean "wandb"?' in refused(experiment(), "--callbacks", "csv,wanbd")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import faulthandler
 import gc
+import logging
 import os
 import pickle
 import select
 import signal
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
@@ -35,7 +37,7 @@ from allenact.base_abstractions.sensor import SensorSuite
 from allenact.base_abstractions.task import TaskSampler
 from allenact.utils.rendering import known_gl_variables
 from allenact.utils.seeding import set_seed
-from allenact.utils.system import init_logging
+from allenact.utils.system import get_logger, init_logging
 from allenact.utils.worker_startup import prepare_worker, when_parent_dies
 
 CLOSE: Request = ("close", ())
@@ -133,7 +135,8 @@ def _build(spec: WorkerSpec) -> tuple[Tasks, str]:
     """Builds the samplers and draws their first tasks; also returns why they are no batch, if they were to be."""
     os.environ.update(spec.gl_variables)
     set_seed(spec.seed)
-    samplers = build_samplers(spec.make_sampler_fn, spec.sampler_args, preserve_rng=False)
+    with _warnings_of_the_first_only(spec.first_sampler):
+        samplers = build_samplers(spec.make_sampler_fn, spec.sampler_args, preserve_rng=False)
     obstacle = ""
     if spec.as_batch:
         batch = batch_of(samplers, spec.callback_suite, num_threads=1)
@@ -149,6 +152,19 @@ def _build(spec: WorkerSpec) -> tuple[Tasks, str]:
         preserve_rng=False,
     )
     return tasks, obstacle
+
+
+@contextmanager
+def _warnings_of_the_first_only(first_sampler: int) -> Iterator[None]:
+    """Keeps all workers but the first from saying the same of the same arguments."""
+    logger = get_logger()
+    level = logger.level
+    if first_sampler > 0:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 class _Server:

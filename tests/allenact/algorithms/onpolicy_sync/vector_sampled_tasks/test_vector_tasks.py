@@ -31,6 +31,7 @@ from allenact.testing.tasks import (
 )
 from allenact.utils.rendering import BACKEND_VARIABLE, RenderingUnavailable
 from allenact.utils.seeding import set_seed
+from allenact.utils.system import get_logger
 
 
 class ManyTypesSensor(Sensor):
@@ -375,6 +376,27 @@ def test_tasks_that_cannot_be_drawn_can_be_played(make):
             tasks.render("raw_rgb_list", size=3)
         assert not tasks.is_closed
         assert len(tasks.step_batch(torch.zeros(3, 1)).rewards) == 3
+
+
+class Complaining(ToyTaskSampler):
+    """Warns of its arguments, and when it is reset."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        get_logger().warning("an argument is not known")
+
+    def reset(self):
+        get_logger().warning("there was a reset")
+        super().reset()
+
+
+def test_all_processes_warn_but_of_arguments_only_the_first(capfd):
+    args = [{"task_class": CopyTask, "seed": seed} for seed in range(3)]
+    kwargs = {"multiprocessing_start_method": "fork", "should_log": False}
+    with VectorSampledTasks(Complaining, args, max_processes=3, **kwargs) as tasks:
+        tasks.reset_all()
+    said = capfd.readouterr().err
+    assert (said.count("an argument is not known"), said.count("there was a reset")) == (1, 3)
 
 
 def test_sampler_processes_are_told_how_to_draw(monkeypatch, running_forkserver):
