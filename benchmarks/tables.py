@@ -213,7 +213,7 @@ def tasks(results: Path, steps: int = 1_000_000) -> list[str]:
         ]
         published = "{} ± {}".format(*map(readable, TIANSHOU_1M[task])) if task in TIANSHOU_1M else ""
         lines.append([task, _minutes(rows, steps), *cells, published, ", ".join(trained_at(result))])
-    head = ["task", "minutes", "training", "unseen episodes", "Tianshou", "commit"]
+    head = ["task", "minutes", "training", "unseen episodes", "Tianshou, best until then", "commit"]
     return table(head, lines) if lines else []
 
 

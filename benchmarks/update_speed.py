@@ -10,7 +10,7 @@ tutorial; the learning rate is 0, so that every update does the same.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -21,7 +21,7 @@ from allenact.algorithms.onpolicy_sync.storage import ExperienceStorage, Rollout
 from allenact.algorithms.onpolicy_sync.update import PolicyUpdater, use_fused_kernels
 from allenact.base_abstractions.experiment_config import ExperimentConfig
 from allenact.base_abstractions.task_batch import ObservationDict, StepBatch
-from allenact.pipeline.stage import StageComponent
+from allenact.pipeline.stage import PipelineStage, StageComponent
 from benchmarks.common import Measurement, Turn, add_common_arguments, interleave, print_row, record, write_result
 from benchmarks.workloads import EXPERIMENTS, Size, Sized
 
@@ -61,7 +61,7 @@ class ThreadedUpdater(PolicyUpdater):
 
     fixed_threads = 1
 
-    def num_threads(self, component: StageComponent, storages: Mapping[str, ExperienceStorage]) -> int:
+    def num_threads(self, stage: PipelineStage, component: StageComponent, storage: ExperienceStorage) -> int:
         """Returns `fixed_threads`."""
         return self.fixed_threads
 
@@ -105,7 +105,7 @@ class Update:
     def chosen_threads(self) -> int:
         """Returns the number of threads that the trainer would choose now. The targets must have been computed."""
         (component,) = self.stage.stage_components
-        return PolicyUpdater.num_threads(self.updater, component, self.storages)
+        return PolicyUpdater.num_threads(self.updater, self.stage, component, self.storage)
 
     def targets(self) -> Measurement:
         """Returns the milliseconds that returns and advantages take, on one thread."""

@@ -45,7 +45,7 @@ class GeometricDecay:
         endp: value from step `steps` on, above 0.
 
     Raises:
-        ExperimentConfigError: one of them is not.
+        ExperimentConfigError: `startp` or `endp` is not above 0.
     """
 
     def __init__(self, steps: int, startp: float, endp: float) -> None:
@@ -53,7 +53,7 @@ class GeometricDecay:
             raise ExperimentConfigError(
                 "a geometric decay is between numbers above 0.",
                 f"startp={startp}, endp={endp}",
-                "take a small number, or LinearDecay, which may end at 0.",
+                "take a small number instead of 0.",
             )
         self.steps = steps
         self.startp = startp

@@ -79,12 +79,12 @@ def positive(value: Any) -> float:
 
 def positive_or_schedule(value: Any) -> float | Callable[[int], float]:
     """Checks for a number above 0, or a function that returns one."""
-    if callable(value):
-        return value
+    if callable(value) and not isinstance(value, type):
+        return value  # what it returns is checked when it is asked
     try:
         return positive(value)
     except ValueError:
-        raise ValueError("a number above 0, or a schedule such as LinearDecay") from None
+        raise ValueError("a number above 0, or a schedule such as GeometricDecay(...)") from None
 
 
 def flag(value: Any) -> bool:

@@ -8,7 +8,6 @@ import importlib
 import inspect
 import json
 import os
-import re
 import sys
 import sysconfig
 import traceback
@@ -260,17 +259,19 @@ def _check_complete(config_class: type) -> None:
 
 
 def _build(config_class: type, kwargs: dict[str, Any]) -> Any:
+    accepted = _keyword_arguments(config_class)
+    unknown = [name for name in kwargs if name not in accepted]
     try:
         return config_class(**kwargs)
-    except TypeError as error:
-        refused = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-        accepted = _keyword_arguments(config_class)
-        if refused is None or refused[1] in accepted or refused[1] not in kwargs:
+    except TypeError as error:  # an experiment may also take what its signature does not name
+        refused = [name for name in unknown if f"unexpected keyword argument '{name}'" in str(error)]
+        if not refused and not (unknown and "takes no arguments" in str(error)):
             raise
+        name = (refused or unknown)[0]
         raise ExperimentConfigError(
-            f'{config_class.__name__} takes no keyword argument "{refused[1]}".',
+            f'{config_class.__name__} takes no keyword argument "{name}".',
             f"--config_kwargs with {', '.join(kwargs)}",
-            did_you_mean(refused[1], accepted) or f"it accepts: {', '.join(accepted) or 'none'}.",
+            did_you_mean(name, accepted) or f"it accepts: {', '.join(accepted) or 'none'}.",
         ) from None
 
 

@@ -17,15 +17,15 @@ import torch
 from allenact.utils.cores import usable_cores
 
 _WORTH_A_THREAD = 4_000_000  # rows times parameters
-_ROUNDS = 4  # of measurements, after one in which threads are started and memory is found
-_BUDGET_S = 0.2  # no further round is begun after so long
+_ROUNDS = 5  # of measurements
+_BUDGET_S = 0.2  # nothing more is measured after so long, once two numbers of threads have been
 _WORTH_A_CHANGE = 0.95  # of the time that the usual number of threads takes
 
 
 def is_fork() -> bool:
-    """Whether this process is a copy of who started it. Its own threads are then the only ones it may use.
+    """Whether this is a process of multiprocessing's fork context, which may use no threads but its own.
 
-    Threads that the parent had started for torch are not here, and OpenMP would wait for them forever.
+    Threads that who started it had for torch are not here, and OpenMP would wait for them forever.
     """
     fork_process = getattr(multiprocessing.context, "ForkProcess", None)  # not on every system
     return fork_process is not None and isinstance(multiprocessing.current_process(), fork_process)
@@ -47,7 +47,8 @@ def threads_for(rows: float, parameters: int, num_workers: int = 1) -> int:
 def time_threads(work: Callable[[], Sequence[torch.Tensor]], usual: int, most: int) -> dict[int, float]:
     """Times `work` with `usual` threads, and with other numbers of threads that give the same result.
 
-    Tried are the powers of two below `most`, and `most`. Work that takes long (0.2 s) is not tried out.
+    Tried are half of it, the powers of two below `most`, and `most`, the nearest first. That takes 0.2 seconds in all,
+    or four times as long as the work itself, if that is longer.
 
     Args:
         work: what is to be timed; it can be done again and again.
@@ -57,38 +58,37 @@ def time_threads(work: Callable[[], Sequence[torch.Tensor]], usual: int, most: i
     Returns:
         Least seconds by number of threads, `usual` first. Numbers whose result differs in any bit are left out.
     """
+    with torch_threads(usual):
+        expected = work()  # not timed: threads are started, memory is found
     start = time.perf_counter()
-    expected, took = _timed(work, usual)
-    if took > _BUDGET_S:
-        return {usual: took}
-    seconds = {usual: took}
-    for count in _powers_of_two(most):
-        result, took = _timed(work, count)
-        if all(torch.equal(a, b) for a, b in zip(result, expected, strict=True)):
-            seconds[count] = took
+    counts, tried = _to_try(usual, most), 0
+    seconds: dict[int, float] = {}
     for _ in range(_ROUNDS):
-        for count in seconds:
-            seconds[count] = min(seconds[count], _timed(work, count)[1])
-        if time.perf_counter() - start > _BUDGET_S:
-            break
+        for count in list(counts):
+            if tried >= 2 and time.perf_counter() - start > _BUDGET_S:
+                return seconds
+            tried += 1
+            with torch_threads(count):
+                began = time.perf_counter()
+                result = work()
+                took = time.perf_counter() - began
+            if count == usual or all(torch.equal(a, b) for a, b in zip(result, expected, strict=True)):
+                seconds[count] = min(took, seconds.get(count, took))
+            else:
+                counts.remove(count)
     return seconds
 
 
-def _timed(work: Callable[[], Sequence[torch.Tensor]], count: int) -> tuple[Sequence[torch.Tensor], float]:
-    with torch_threads(count):
-        start = time.perf_counter()
-        return work(), time.perf_counter() - start
-
-
 def fastest(seconds: dict[int, float]) -> int:
-    """Returns the number of threads to take: the first of `seconds`, unless another is faster by 5 %."""
+    """Returns the number of threads to take: the first of `seconds`, unless another needs 5 % less."""
     usual = next(iter(seconds))
     best = min(seconds, key=seconds.__getitem__)
     return best if seconds[best] < _WORTH_A_CHANGE * seconds[usual] else usual
 
 
-def _powers_of_two(most: int) -> list[int]:
-    return [count for count in (2**n for n in range(most.bit_length())) if count < most] + [most]
+def _to_try(usual: int, most: int) -> list[int]:
+    counts = {usual, max(1, usual // 2), most, *(2**n for n in range(most.bit_length()))}
+    return sorted(counts, key=lambda count: (max(count / usual, usual / count), count))
 
 
 @contextmanager

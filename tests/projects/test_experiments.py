@@ -217,6 +217,7 @@ def test_settings_of_a_task_give_way_to_arguments():
         )
     assert settings("reacher", kl_target_steps=100).kl_target(100) == pytest.approx(0.01)
     assert settings("ant", kl_target_end=None).kl_target == 0.05
+    assert settings("ant", kl_target=0.008).kl_target == 0.008, "it does not rise"
     assert settings("ant", kl_target=None).kl_target is None
     assert (settings("ant").gamma, settings("swimmer").gamma, settings("swimmer", gamma=0.9).gamma) == (
         0.99,

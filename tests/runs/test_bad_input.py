@@ -129,6 +129,16 @@ def test_misspelt_config_kwargs(refused):
     assert 'did you mean "total_steps"' in error
 
 
+def test_config_kwargs_for_an_experiment_that_takes_none(experiment, refused):
+    file = experiment("""
+        from allenact.testing.experiments import ToyExperiment
+        class Plain(ToyExperiment):
+            __init__ = object.__init__
+    """)
+    error = refused(file, "--config_kwargs", '{"total_steps": 1}')
+    assert 'Plain takes no keyword argument "total_steps"' in error
+
+
 def test_misspelt_config_kwargs_of_a_base_class(experiment, refused):
     file = experiment("""
         from projects.tutorials.gym_mujoco_tutorial import GymMuJoCoTutorialExperimentConfig as Tutorial

@@ -6,6 +6,7 @@ import torch
 from allenact.algorithms.onpolicy_sync.kl_control import adapted_rate, kl_estimate
 from allenact.base_abstractions.misc import GenericAbstractLoss, LossOutput
 from allenact.errors import ExperimentConfigError
+from allenact.pipeline.schedules import LinearDecay
 from allenact.testing.experiments import ToyExperiment
 
 
@@ -79,6 +80,12 @@ def test_a_target_may_be_a_schedule(train):
     assert scalar(run, "lr") == pytest.approx([1e-3, 1.5e-3, 2.25e-3, 3.375e-3, 2.25e-3])
     (rate,) = {group["lr"] for group in run.trainer.optimizer.param_groups}
     assert rate == pytest.approx(1.5e-3)
+
+
+def test_a_schedule_must_stay_above_0(train):
+    with pytest.raises(ExperimentConfigError, match="must return numbers above 0") as error:
+        train(toy(kl_target=LinearDecay(steps=64, startp=0.01, endp=0.0), stage_steps=(160,)))
+    assert "LinearDecay(steps=64, startp=0.01, endp=0.0) returned 0.0 at 64 environment steps" in str(error.value)
 
 
 def test_passes_end_where_the_policy_has_moved_too_far(train):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,6 +30,9 @@ class KLControl:
         workers: all training workers; each sees the divergence on the rows of all.
         steps: environment steps taken in the stage, from which a schedule of the target follows.
 
+    Raises:
+        ExperimentConfigError: the schedule returns no number above 0.
+
     Attributes:
         target: of this update, in nats; None: the rate is left alone.
         latest: divergence on the latest mini-batch, in nats.
@@ -38,8 +42,7 @@ class KLControl:
     def __init__(
         self, settings: TrainingSettings, optimizer: torch.optim.Optimizer, workers: WorkerGroup, steps: int
     ) -> None:
-        target = settings.kl_target
-        self.target = target(steps) if callable(target) else target
+        self.target = _target(settings.kl_target, steps)
         self.settings = settings
         self.optimizer = optimizer
         self.workers = workers
@@ -88,6 +91,20 @@ class KLControl:
         self._seen.clear()
         for group in self.optimizer.param_groups:
             group["lr"] = adapted_rate(float(group["lr"]), divergence, self.target)
+
+
+def _target(target: float | Callable[[int], float] | None, steps: int) -> float | None:
+    """Returns the target after `steps` environment steps."""
+    if not callable(target):
+        return target
+    now = target(steps)
+    if not isinstance(now, (int, float)) or not now > 0:
+        raise ExperimentConfigError(
+            "a schedule of kl_target must return numbers above 0.",
+            f"{target!r} returned {now!r} at {steps:,} environment steps of the stage",
+            "let it end at a small number; kl_target=None leaves the learning rate alone.",
+        )
+    return now
 
 
 def adapted_rate(rate: float, divergence: float, target: float) -> float:

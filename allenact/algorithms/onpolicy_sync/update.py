@@ -13,7 +13,11 @@ from allenact.algorithms.onpolicy_sync.collection import StopRequested
 from allenact.algorithms.onpolicy_sync.distributed import WorkerGroup
 from allenact.algorithms.onpolicy_sync.kl_control import KLControl
 from allenact.algorithms.onpolicy_sync.losses.abstract_loss import AbstractActorCriticLoss
-from allenact.algorithms.onpolicy_sync.storage import MiniBatchStorageMixin, StreamingStorageMixin
+from allenact.algorithms.onpolicy_sync.storage import (
+    MiniBatchStorageMixin,
+    RolloutBlockStorage,
+    StreamingStorageMixin,
+)
 from allenact.algorithms.onpolicy_sync.update_threads import UpdateThreads
 from allenact.base_abstractions.misc import ActorCriticOutput, GenericAbstractLoss, LossOutput, Memory
 from allenact.errors import ExperimentConfigError, NonFiniteError
@@ -101,13 +105,17 @@ class PolicyUpdater:
         """
         updates = []
         for component in stage.stage_components:
-            with torch_threads(self.num_threads(component, storages)):
+            with torch_threads(self.num_threads(stage, component, storages[component.storage_uuid])):
                 updates.append(self.update_component(stage, component, storages))
         return updates
 
-    def num_threads(self, component: StageComponent, storages: Mapping[str, ExperienceStorage]) -> int:
+    def num_threads(self, stage: PipelineStage, component: StageComponent, storage: ExperienceStorage) -> int:
         """Returns the number of threads that torch uses for a mini-batch of `component`."""
-        return self.threads.choose(component.training_settings, storages[component.storage_uuid])
+        if not any(_repeats_of_losses(component, evaluating=self.optimizer is None).values()):
+            return 1  # it makes no pass
+        is_rollout = isinstance(storage, RolloutBlockStorage) and component.training_settings.num_mini_batch
+        draw = (lambda: next(self._batches(stage, component, storage))) if is_rollout else None
+        return self.threads.choose(component, draw)
 
     def update_component(
         self, stage: PipelineStage, component: StageComponent, storages: Mapping[str, ExperienceStorage]

@@ -44,7 +44,7 @@ class GymMuJoCoModernPPOConfig(GymBaseConfig):
         lr: learning rate, at first where `kl_target` is given.
         kl_target: nats, at first if it falls; None: a constant learning rate. See `TrainingSettings`, also for
             `kl_judged` and `kl_stop`.
-        kl_target_end: nats, to which the target falls geometrically over `kl_target_steps`; None: it stays as it is.
+        kl_target_end: nats, to which a higher target falls geometrically over `kl_target_steps`; None: it stays.
         kl_target_steps: environment steps; None: `KL_TARGET_STEPS`.
         kl_judged: "mini_batch", "pass" or "update".
         kl_stop: nats; None: all passes are made.
@@ -167,4 +167,4 @@ class GymMuJoCoModernPPOConfig(GymBaseConfig):
 
 
 def _falling(start: float | None, end: float | None, steps: int) -> float | GeometricDecay | None:
-    return start if start is None or end is None else GeometricDecay(steps, start, end)
+    return start if start is None or end is None or start <= end else GeometricDecay(steps, start, end)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from allenact.errors import ExperimentConfigError
+from allenact.pipeline.schedules import LinearDecay
 from allenact.pipeline.settings import TrainingSettings
 
 UPSTREAM_NAMES = {
@@ -105,6 +106,7 @@ def test_values_that_are_taken(name, value, stored):
         ("metric_accumulate_interval", 0, "a whole number >= 1"),
         ("mini_batches_over", "rows", '"samplers" or "steps"'),
         ("kl_target", 0, "a number above 0, or a schedule"),
+        ("kl_target", LinearDecay, "a number above 0, or a schedule"),
         ("kl_judged", "epoch", '"mini_batch", "pass" or "update"'),
     ],
 )
