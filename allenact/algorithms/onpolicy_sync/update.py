@@ -48,7 +48,7 @@ class ComponentUpdate:
     """The same for learning rate, batch sizes, gradient norm."""
 
     def read(self) -> ComponentUpdate:
-        """Returns the same with plain numbers. All tensors are read at once, so a GPU is waited for only once."""
+        """Returns the same with plain numbers. All tensors are read at once: one wait for a GPU."""
         entries = [*self.losses, *self.info]
         tensors = [value for scalars, _ in entries for value in scalars.values() if isinstance(value, torch.Tensor)]
         if not tensors:
