@@ -24,9 +24,8 @@ def test_geometric_decay():
     assert {step: decay(step) for step in expected} == pytest.approx(expected)
     assert GeometricDecay(steps=0, startp=1.0, endp=0.2)(0) == 0.2
     assert repr(decay) == "GeometricDecay(steps=200, startp=0.08, endp=0.02)"
-    with pytest.raises(ExperimentConfigError, match="between numbers above 0") as error:
+    with pytest.raises(ExperimentConfigError, match="between numbers above 0"):
         GeometricDecay(steps=10, startp=1.0, endp=0.0)
-    assert "LinearDecay" in str(error.value)
 
 
 def test_multi_linear_decay_does_not_remember():
