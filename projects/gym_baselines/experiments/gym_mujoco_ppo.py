@@ -63,7 +63,8 @@ class GymMuJoCoModernPPOConfig(GymBaseConfig):
     Attributes:
         NUM_ACTIONS: entries of an action.
         TOTAL_STEPS: environment steps where `total_steps` is not given; measured for Ant only, elsewhere a guess.
-        KL_TARGET_STEPS: over which the KL target falls. What is learned sooner wants small steps sooner.
+        KL_TARGET_STEPS: over which the KL target falls. Small steps are wanted sooner where less is to be learned, and
+            where an action has few entries, each of which then moves further for the same divergence.
         GAMMA: discount per environment step.
     """
 

@@ -12,3 +12,4 @@ class GymMuJoCoHopperModernConfig(GymMuJoCoModernPPOConfig):
     ENV_NAME = "Hopper-v2"
     SENSORS = [GymMuJoCoSensor(ENV_NAME, uuid="gym_mujoco_data")]
     NUM_ACTIONS = 3
+    KL_TARGET_STEPS = 300_000
