@@ -208,7 +208,7 @@ def tasks(results: Path, steps: int = 1_000_000) -> list[str]:
         task = result["settings"]["label"]
         returns = {what.split()[-1]: values for what, values in returns_at(rows, steps).items()}
         cells = [
-            f"{mean_of_seeds(returns[what])}: {', '.join(map(readable, returns[what]))}" if what in returns else ""
+            f"{readable(mean(returns[what]))} ({', '.join(map(readable, returns[what]))})" if what in returns else ""
             for what in ("training", "episodes")
         ]
         published = "{} ± {}".format(*map(readable, TIANSHOU_1M[task])) if task in TIANSHOU_1M else ""

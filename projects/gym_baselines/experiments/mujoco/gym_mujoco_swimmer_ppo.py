@@ -13,5 +13,4 @@ class GymMuJoCoSwimmerModernConfig(GymMuJoCoModernPPOConfig):
     SENSORS = [GymMuJoCoSensor(ENV_NAME, uuid="gym_mujoco_data")]
     NUM_ACTIONS = 2
     TOTAL_STEPS = 3_000_000
-    KL_TARGET_STEPS = 300_000
     GAMMA = 0.999  # a stroke pays much later than it costs
