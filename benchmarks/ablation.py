@@ -21,7 +21,7 @@ from benchmarks.common import RESULTS
 EXPERIMENT = ["gym_mujoco_ant_ppo", "-b", "projects/gym_baselines/experiments/mujoco"]
 STEPS = 1_000_000
 CONSTANT_TARGET: dict[str, Any] = {"kl_target_end": None}
-"""All variants but the recipe itself have it, so that options are compared under the same target throughout."""
+"""All variants but the first have it, so that options are compared under the same target throughout."""
 
 
 class Variant(NamedTuple):
@@ -51,8 +51,8 @@ def three_changes() -> dict[str, Variant]:
 
 # The most telling ones first, for those who cannot wait for all.
 VARIANTS = {
-    "recipe": Variant("the recipe", {}),
-    "constant-target": Variant("the recipe with a constant KL target", {}),
+    "falling-target": Variant("the recipe, whose KL target falls", {}),
+    "recipe": Variant("the recipe with a constant KL target", {}),
     "low-target-wide-start": Variant(
         "KL target 0.008, first standard deviation 1", {"kl_target": 0.008, "initial_log_std": 0.0}
     ),
@@ -109,7 +109,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def keyword_arguments(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Returns the keyword arguments of a variant's experiment."""
-    common = {} if name == "recipe" else CONSTANT_TARGET
+    common = {} if name == "falling-target" else CONSTANT_TARGET
     return {"total_steps": options.steps, **common, **VARIANTS[name].config_kwargs}
 
 
