@@ -30,7 +30,7 @@ class LinearDecay:
         """Returns the value after `epoch` environment steps."""
         if self.steps <= 0:
             return self.endp
-        return self.startp + (self.endp - self.startp) * min(max(epoch, 0), self.steps) / self.steps
+        return self.startp + (self.endp - self.startp) * _clamp(epoch, self.steps) / self.steps
 
     def __repr__(self) -> str:
         return f"LinearDecay(steps={self.steps}, startp={self.startp}, endp={self.endp})"
@@ -63,7 +63,7 @@ class GeometricDecay:
         """Returns the value after `epoch` environment steps."""
         if self.steps <= 0:
             return self.endp
-        return float(self.startp * (self.endp / self.startp) ** (min(max(epoch, 0), self.steps) / self.steps))
+        return float(self.startp * (self.endp / self.startp) ** (_clamp(epoch, self.steps) / self.steps))
 
     def __repr__(self) -> str:
         return f"GeometricDecay(steps={self.steps}, startp={self.startp}, endp={self.endp})"
@@ -100,8 +100,12 @@ class MultiLinearDecay:
 
     def __call__(self, epoch: int) -> float:
         """Returns the value after `epoch` environment steps."""
-        epoch = min(max(epoch, 0), self.total_steps)
+        epoch = _clamp(epoch, self.total_steps)
         ends = self.steps
         index = min(bisect_right(ends, epoch), len(ends) - 1)
         start = ends[index - 1] if index > 0 else 0
         return self.stages[index](epoch - start)
+
+
+def _clamp(epoch: int, steps: int) -> int:
+    return min(max(epoch, 0), steps)
