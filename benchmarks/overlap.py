@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from allenact.algorithms.onpolicy_sync.collection import RolloutCollector
-from allenact.algorithms.onpolicy_sync.deferred_collection import collect_rows
+from allenact.algorithms.onpolicy_sync.deferred_collection import collect_in_lockstep
 from allenact.algorithms.onpolicy_sync.engine_base import make_seeded_sampler
 from allenact.algorithms.onpolicy_sync.storage import RolloutBlockStorage
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import make_vector_tasks
@@ -72,7 +72,7 @@ class Part:
 
     def collect(self, num_steps: int) -> None:
         """Takes T steps and stores them."""
-        collect_rows(self.model.make_rollout_policy(num_steps), self.storage, self.tasks.step_batch, num_steps)
+        collect_in_lockstep(self.model.make_rollout_policy(num_steps), self.storage, self.tasks.step_batch, num_steps)
         self.storage.after_updates()
 
     def close(self) -> None:

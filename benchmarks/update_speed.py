@@ -35,7 +35,7 @@ class MadeUpTasks:
         observation_size: O.
     """
 
-    can_play = False
+    can_collect_rollouts = False
 
     def __init__(self, uuid: str, num_samplers: int, observation_size: int) -> None:
         self.uuid = uuid

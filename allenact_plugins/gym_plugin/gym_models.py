@@ -12,7 +12,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from allenact.algorithms.onpolicy_sync.policy import ActorCriticModel, NoisyPolicy, ObservationType, RolloutPolicy
+from allenact.algorithms.onpolicy_sync.policy import (
+    ActorCriticModel,
+    ObservationType,
+    ReparameterizedPolicy,
+    RolloutPolicy,
+)
 from allenact.base_abstractions.misc import ActorCriticOutput, Memory
 from allenact.errors import SpaceMismatchError, did_you_mean
 from allenact.utils.spaces_utils import space_kind
@@ -96,7 +101,9 @@ class MemorylessActorCritic(ActorCriticModel[GaussianDistr]):
             raise NotImplementedError("only an actor of Linear and Tanh layers is known in NumPy")
         weights = [(layer.weight.detach().numpy().T, layer.bias.detach().numpy()) for layer in layers[::2]]
         std = self.action_std.numpy()[0]  # [1, A]
-        return NoisyPolicy(_TanhActor(self.input_uuid, weights, std), ActionNoise(num_steps, std.shape[-1]).draw)
+        return ReparameterizedPolicy(
+            _TanhActor(self.input_uuid, weights, std), ActionNoise(num_steps, std.shape[-1]).draw
+        )
 
 
 @dataclass(frozen=True)

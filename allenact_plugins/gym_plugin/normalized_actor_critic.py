@@ -12,7 +12,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from allenact.algorithms.onpolicy_sync.policy import ActorCriticModel, NoisyPolicy, ObservationType, RolloutPolicy
+from allenact.algorithms.onpolicy_sync.policy import (
+    ActorCriticModel,
+    ObservationType,
+    ReparameterizedPolicy,
+    RolloutPolicy,
+)
 from allenact.base_abstractions.misc import ActorCriticOutput, Memory
 from allenact.errors import ExperimentConfigError, did_you_mean
 from allenact.utils.running_moments import RunningMoments
@@ -214,7 +219,7 @@ class NormalizedActorCritic(ActorCriticModel[GaussianDistr]):
             head=_weights(self.mean_head),
             std=std,
         )
-        return NoisyPolicy(act, ActionNoise(num_steps, len(std)).draw)
+        return ReparameterizedPolicy(act, ActionNoise(num_steps, len(std)).draw)
 
 
 @dataclass(frozen=True)

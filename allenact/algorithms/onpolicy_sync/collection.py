@@ -12,14 +12,14 @@ import numpy as np
 import torch
 
 from allenact.algorithms.onpolicy_sync.deferred_collection import (
-    collect_played,
-    collect_rows,
-    complete,
+    add_predictions,
+    collect_from_workers,
+    collect_in_lockstep,
     deferred_policy,
-    new_game,
+    make_rollout_request,
 )
 from allenact.algorithms.onpolicy_sync.non_finite import explain_non_finite, require_finite_rewards
-from allenact.algorithms.onpolicy_sync.policy import NoisyPolicy
+from allenact.algorithms.onpolicy_sync.policy import ReparameterizedPolicy
 from allenact.utils import spaces_utils
 from allenact.utils.tensor_utils import add_step_dim, stack_observations, to_tensors
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from allenact.algorithms.onpolicy_sync.policy import ActorCriticModel
     from allenact.algorithms.onpolicy_sync.storage import ExperienceStorage, RolloutStorage
     from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import VectorTasks
-    from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.playing import Game, PlayedRows
+    from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.worker_rollouts import RolloutChunk, RolloutRequest
     from allenact.base_abstractions.misc import ActorCriticOutput, Memory
     from allenact.base_abstractions.preprocessor import SensorPreprocessorGraph
     from allenact.base_abstractions.task_batch import FinishedEpisode, StepBatch
@@ -56,6 +56,13 @@ class Decision:
 def sample_actions(distributions: Any, observations: dict[str, Any]) -> Any:
     """Samples from the model's distributions."""
     return distributions.sample()
+
+
+def notify_model(actor_critic: torch.nn.Module, keep: Sequence[int]) -> None:
+    """Tells a model that keeps a state per sampler, after each step, which of the samplers it saw go on."""
+    hook = getattr(actor_critic, "sampler_select", None)
+    if hook is not None:
+        hook(list(keep))
 
 
 def _require_endless(exhausted: Sequence[int]) -> None:
@@ -138,37 +145,35 @@ class RolloutCollector:
             The environment steps taken: T times the number of samplers.
 
         Raises:
-            StopRequested: between two steps, if asked to stop; or between two reports of sampler processes that play.
+            StopRequested: somebody asked to stop, between two steps (or two chunks of a sampler process).
             NonFiniteError: an observation or a reward is NaN or infinite.
             NotImplementedError: a sampler ran out of tasks, which training cannot handle.
         """
-        tell_model = getattr(self.actor_critic, "sampler_select", None)  # models may keep a state per sampler
-        row = itertools.count()
-
-        def step_tasks(flat_actions: torch.Tensor | np.ndarray) -> StepBatch:
-            if self.stop_requested():
-                raise StopRequested
-            batch = self.vector_tasks.step_batch(flat_actions)
-            _require_endless(batch.exhausted)
-            require_finite_rewards(batch.rewards[None], next(row))
-            self._episodes.extend(batch.episodes)
-            if tell_model is not None:
-                tell_model(list(range(len(batch.rewards))))
-            on_step(len(batch.rewards))
-            return batch
-
-        steps = num_steps * self.vector_tasks.num_unpaused_tasks
+        deferred = None
         if self.choose_actions is sample_actions and self.preprocessors is None:
             deferred = deferred_policy(self.actor_critic, storages, num_steps)
-            if deferred is not None:
-                policy, storage = deferred
-                if isinstance(policy, NoisyPolicy) and self.vector_tasks.can_play and tell_model is None:
-                    played = self._played(new_game(policy, storage, num_steps), on_step)
-                    cut = collect_played(storage, played, num_steps)
-                else:
-                    cut = collect_rows(policy, storage, step_tasks, num_steps)
-                complete(self.actor_critic, storage, cut if bootstrap_truncated else (), self.num_workers)
-                return steps
+        if deferred is None:
+            self._collect_with_model(rollout_storage, storages, num_steps, bootstrap_truncated, on_step)
+        else:
+            policy, storage = deferred
+            if isinstance(policy, ReparameterizedPolicy) and self._workers_can_collect():
+                chunks = self._checked_chunks(make_rollout_request(policy, storage, num_steps), on_step)
+                truncated = collect_from_workers(storage, chunks, num_steps)
+            else:
+                truncated = collect_in_lockstep(policy, storage, self._task_stepper(on_step), num_steps)
+            add_predictions(self.actor_critic, storage, truncated if bootstrap_truncated else (), self.num_workers)
+        return num_steps * self.vector_tasks.num_unpaused_tasks
+
+    def _collect_with_model(
+        self,
+        rollout_storage: RolloutStorage,
+        storages: Sequence[ExperienceStorage],
+        num_steps: int,
+        bootstrap_truncated: bool,
+        on_step: Callable[[int], None],
+    ) -> None:
+        """Collects a rollout with a forward pass of the model at every step; arguments as for `collect`."""
+        step_tasks = self._task_stepper(on_step)
         for _ in range(num_steps):
             decision = self.act(rollout_storage)
             batch = step_tasks(decision.flat_actions)
@@ -176,23 +181,43 @@ class RolloutCollector:
             if bootstrap_truncated and batch.final_observations:
                 extra["truncation_values"] = self.truncation_values(batch, decision)
             self.store(storages, decision, batch, **extra)
-        return steps
 
-    def _played(self, game: Game, on_step: Callable[[int], None]) -> Generator[PlayedRows]:
-        """Yields what the sampler processes have played by themselves, once it has been looked at."""
+    def _task_stepper(self, on_step: Callable[[int], None]) -> Callable[[torch.Tensor | np.ndarray], StepBatch]:
+        """Returns a function that takes one step of a rollout after another, and checks what the tasks answer."""
+        step_index = itertools.count()
+
+        def step_tasks(flat_actions: torch.Tensor | np.ndarray) -> StepBatch:
+            if self.stop_requested():
+                raise StopRequested
+            batch = self.vector_tasks.step_batch(flat_actions)
+            _require_endless(batch.exhausted)
+            require_finite_rewards(batch.rewards[None], next(step_index))
+            self._episodes.extend(batch.episodes)
+            notify_model(self.actor_critic, range(len(batch.rewards)))
+            on_step(len(batch.rewards))
+            return batch
+
+        return step_tasks
+
+    def _workers_can_collect(self) -> bool:
+        """Whether there are sampler processes to collect a rollout, and the model need not be told of each step."""
+        return self.vector_tasks.can_collect_rollouts and not hasattr(self.actor_critic, "sampler_select")
+
+    def _checked_chunks(self, request: RolloutRequest, on_step: Callable[[int], None]) -> Generator[RolloutChunk]:
+        """Yields the chunks of a rollout that sampler processes collect, after checking each."""
         episodes: list[tuple[int, FinishedEpisode]] = []
         if self.stop_requested():
             raise StopRequested
-        with closing(self.vector_tasks.play(game)) as played:
-            for rows in played:
+        with closing(self.vector_tasks.collect_rollout(request)) as chunks:
+            for chunk in chunks:
                 if self.stop_requested():
                     raise StopRequested
-                _require_endless(rows.exhausted)
-                require_finite_rewards(rows.rewards, rows.row, rows.samplers.start, game.noise.shape[1])
-                episodes.extend(rows.episodes)
-                on_step(rows.rewards.size)
-                yield rows
-        episodes.sort(key=lambda ended: (ended[0], ended[1].sampler))  # as if they had been played row by row
+                _require_endless(chunk.exhausted)
+                require_finite_rewards(chunk.rewards, chunk.first_step, chunk.samplers.start, request.noise.shape[1])
+                episodes.extend(chunk.episodes)
+                on_step(chunk.rewards.size)
+                yield chunk
+        episodes.sort(key=lambda ended: (ended[0], ended[1].sampler))  # the order in which lockstep would report them
         self._episodes.extend(episode for _, episode in episodes)
 
     @torch.no_grad()

@@ -1,7 +1,7 @@
-"""Collects a rollout with a policy that needs only the observation: values and log-probabilities follow in one pass.
+"""Collects a rollout with a policy that needs only observations; values and log-probabilities follow in one pass.
 
-What comes out agrees with a full forward pass at every step within the rounding of float32. The steps are taken either
-row by row, with `collect_rows`, or by sampler processes that have been given the policy, with `collect_played`.
+The result agrees with a full forward pass at every step within the rounding of float32. Steps are taken either by all
+samplers in lockstep (`collect_in_lockstep`) or by sampler processes with a copy of the policy (`collect_from_workers`).
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from allenact.algorithms.onpolicy_sync.non_finite import explain_non_finite
-from allenact.algorithms.onpolicy_sync.policy import ActorCriticModel, NoisyPolicy, RolloutPolicy
+from allenact.algorithms.onpolicy_sync.policy import ActorCriticModel, ReparameterizedPolicy, RolloutPolicy
 from allenact.algorithms.onpolicy_sync.storage import RolloutBlockStorage
 from allenact.algorithms.onpolicy_sync.storage.observation_tree import flat_leaves
-from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.playing import Game
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.protocol import can_be_pickled
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.worker_rollouts import RolloutRequest, TruncatedEpisode
 from allenact.base_abstractions.misc import ActorCriticOutput, Memory
 from allenact.utils import spaces_utils
 from allenact.utils.seeding import preserve_rng_state
@@ -27,16 +27,11 @@ from allenact.utils.torch_threads import threads_for, torch_threads
 
 if TYPE_CHECKING:
     from allenact.algorithms.onpolicy_sync.storage import ExperienceStorage
-    from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.playing import PlayedRows
+    from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.worker_rollouts import RolloutChunk
     from allenact.base_abstractions.task_batch import StepBatch
 
-
-Cut = tuple[int, int, Any]
-"""Row, sampler and last observation of an episode that a limit ended."""
-
-
-ROWS_AT_ONCE = 4096
-"""Environment steps whose values are predicted together: enough for all cores, and little memory for any rollout."""
+PREDICTION_BATCH = 4096
+"""Environment steps whose values are predicted together: enough to occupy all cores, in little memory."""
 
 
 def deferred_policy(
@@ -54,13 +49,13 @@ def deferred_policy(
     return None if policy is None else (policy, storage)
 
 
-def can_be_played(model: ActorCriticModel[Any]) -> bool:
+def can_act_in_workers(model: ActorCriticModel[Any]) -> bool:
     """Whether sampler processes can be given the policy of `model`, as far as that depends on the model."""
     if hasattr(model, "sampler_select"):  # wants to be told of every step
         return False
     with preserve_rng_state():
         policy = _rollout_policy(model, num_steps=1)
-    return isinstance(policy, NoisyPolicy) and can_be_pickled(policy.act)
+    return isinstance(policy, ReparameterizedPolicy) and can_be_pickled(policy.act)
 
 
 def _rollout_policy(model: ActorCriticModel[Any], num_steps: int) -> RolloutPolicy | None:
@@ -79,75 +74,88 @@ def _rollout_policy(model: ActorCriticModel[Any], num_steps: int) -> RolloutPoli
         return None
 
 
-def collect_rows(
+def collect_in_lockstep(
     policy: RolloutPolicy,
     storage: RolloutBlockStorage,
     step_tasks: Callable[[np.ndarray], StepBatch],
     num_steps: int,
-) -> list[Cut]:
-    """Takes `num_steps` steps and writes them to `storage`; `complete` is next.
+) -> list[TruncatedEpisode]:
+    """Takes `num_steps` steps and writes them to `storage`; `add_predictions` is next.
 
     Args:
         policy: acts; what `deferred_policy` returned for `num_steps` steps.
         storage: likewise, between two rollouts.
-        step_tasks: takes flat actions [N, A]; may raise to break off.
+        step_tasks: steps all samplers with flat actions [N, A]; may raise to stop collecting.
         num_steps: T.
+
+    Returns:
+        The episodes that a limit ended.
     """
-    cut: list[Cut] = []
-    for row in range(num_steps):
-        actions = policy(storage.observation_row(row))  # [N, A]
+    truncated: list[TruncatedEpisode] = []
+    for step in range(num_steps):
+        actions = policy(storage.observation_row(step))  # [N, A]
         batch = step_tasks(actions)
         storage.add_transition(batch.observations, actions, batch.rewards, batch.dones)
-        if batch.final_observations:
-            cut.extend((row, sampler, last) for sampler, last in batch.final_observations.items())
-    return cut
+        truncated.extend(TruncatedEpisode(step, *end) for end in batch.final_observations.items())
+    return truncated
 
 
-def new_game(policy: NoisyPolicy, storage: RolloutBlockStorage, num_steps: int) -> Game:
-    """Returns what sampler processes are to play: T = `num_steps` steps from the first observations of `storage`."""
+def make_rollout_request(policy: ReparameterizedPolicy, storage: RolloutBlockStorage, num_steps: int) -> RolloutRequest:
+    """Returns what sampler processes are asked for: T = `num_steps` steps from the first observations of `storage`."""
     noise = np.stack([policy.draw(storage.num_samplers).copy() for _ in range(num_steps)])  # [T, N, ...]
-    return Game(policy.act, noise, dict(flat_leaves(storage.observation_row(0))))
+    return RolloutRequest(policy.act, noise, dict(flat_leaves(storage.observation_row(0))))
 
 
-def collect_played(storage: RolloutBlockStorage, played: Generator[PlayedRows], num_steps: int) -> list[Cut]:
-    """Writes to `storage` what sampler processes play by themselves, the same as with `collect_rows`.
+def collect_from_workers(
+    storage: RolloutBlockStorage, chunks: Generator[RolloutChunk], num_steps: int
+) -> list[TruncatedEpisode]:
+    """Writes to `storage` what sampler processes collect; the result is that of `collect_in_lockstep`.
 
     Args:
         storage: what `deferred_policy` returned, between two rollouts.
-        played: the rows of a game, in any order; may raise to break off.
+        chunks: of all samplers, in any order; may raise to stop collecting.
         num_steps: T.
+
+    Returns:
+        The episodes that a limit ended, by step and sampler.
     """
-    cut: list[Cut] = []
+    truncated: list[TruncatedEpisode] = []
     storage.reserve(num_steps)
-    with closing(played):
-        for block in played:
-            storage.add_block(block.row, block.samplers, block.observations, block.actions, block.rewards, block.dones)
-            cut.extend(block.final_observations)
+    with closing(chunks):
+        for chunk in chunks:
+            storage.add_block(
+                chunk.first_step, chunk.samplers, chunk.observations, chunk.actions, chunk.rewards, chunk.dones
+            )
+            truncated.extend(chunk.truncated)
     storage.complete(num_steps)
-    return sorted(cut, key=lambda end: end[:2])
+    return sorted(truncated, key=lambda end: (end.step, end.sampler))
 
 
-def complete(model: ActorCriticModel[Any], storage: RolloutBlockStorage, cut: Sequence[Cut], num_workers: int) -> None:
-    """Adds what `model` says of a rollout: values and log-probabilities.
+def add_predictions(
+    model: ActorCriticModel[Any],
+    storage: RolloutBlockStorage,
+    truncated: Sequence[TruncatedEpisode],
+    num_workers: int,
+) -> None:
+    """Adds what `model` predicts for a rollout: values and log-probabilities.
 
     Args:
         model: the one that acted.
         storage: holds the steps.
-        cut: episodes whose V(last observation) is to be stored, too.
+        truncated: episodes whose V(last observation) is to be stored, too.
         num_workers: training workers that share the cores with this one, itself included.
 
     Raises:
         NonFiniteError: a value or a log-probability is NaN or infinite.
     """
-    _add_predictions(model, storage, num_workers)
-    if cut:
-        _add_truncation_values(model, storage, cut)
+    _add_values_and_log_probs(model, storage, num_workers)
+    if truncated:
+        _add_truncation_values(model, storage, truncated)
 
 
 @torch.no_grad()
-def _add_predictions(model: ActorCriticModel[Any], storage: RolloutBlockStorage, num_workers: int) -> None:
-    """Adds the values and log-probabilities of the rows collected."""
-    count = min(storage.step, max(1, ROWS_AT_ONCE // storage.num_samplers))
+def _add_values_and_log_probs(model: ActorCriticModel[Any], storage: RolloutBlockStorage, num_workers: int) -> None:
+    count = min(storage.step, max(1, PREDICTION_BATCH // storage.num_samplers))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     with torch_threads(threads_for(count * storage.num_samplers, parameters, num_workers)):
         for first in range(0, storage.step, count):
@@ -161,14 +169,15 @@ def _add_predictions(model: ActorCriticModel[Any], storage: RolloutBlockStorage,
 
 
 @torch.no_grad()
-def _add_truncation_values(model: ActorCriticModel[Any], storage: RolloutBlockStorage, cut: Sequence[Cut]) -> None:
-    rows = [row for row, _, _ in cut]
-    samplers = [sampler for _, sampler, _ in cut]
-    observations = to_tensors(stack_observations([last for _, _, last in cut]), storage.device)  # [n, O...]
-    actions = storage.actions[rows, samplers].unsqueeze(0)  # [1, n, A]
+def _add_truncation_values(
+    model: ActorCriticModel[Any], storage: RolloutBlockStorage, truncated: Sequence[TruncatedEpisode]
+) -> None:
+    steps, samplers, last_observations = zip(*truncated, strict=True)
+    observations = to_tensors(stack_observations(list(last_observations)), storage.device)  # [n, O...]
+    actions = storage.actions[list(steps), list(samplers)].unsqueeze(0)  # [1, n, A]
     prev_actions = spaces_utils.unflatten(model.action_space, actions)
-    output = _forward(model, add_step_dim(observations), prev_actions, torch.ones(1, len(cut), 1))
-    storage.add_truncation_values(rows, samplers, output.values[0])  # [n, 1]
+    output = _forward(model, add_step_dim(observations), prev_actions, torch.ones(1, len(truncated), 1))
+    storage.add_truncation_values(steps, samplers, output.values[0])  # [n, 1]
 
 
 def _forward(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
-from allenact.algorithms.onpolicy_sync.deferred_collection import can_be_played
+from allenact.algorithms.onpolicy_sync.deferred_collection import can_act_in_workers
 from allenact.algorithms.onpolicy_sync.distributed import WorkerGroup
 from allenact.algorithms.onpolicy_sync.startup_checks import check_spaces, machine_params_of
 from allenact.algorithms.onpolicy_sync.tracking import Tracker
@@ -120,13 +120,13 @@ class OnPolicyRLEngine:
                 callback_sensors=self.callback_sensors,
                 num_threads=self._cores(),
                 keep_healthy=self.restarts_samplers,
-                plays=self._lends_policy(),
+                sends_policy=self._sends_policy(),
             )
             check_spaces(self.actor_critic, self._vector_tasks, self.preprocessors)
             self.tracker.notes["samplers"] = f"{self.num_samplers} task samplers, {self._vector_tasks.description}"
         return self._vector_tasks
 
-    def _lends_policy(self) -> bool:
+    def _sends_policy(self) -> bool:
         """Whether sampler processes will be given the policy, as far as that is known before the first rollout."""
         stage = self.training_pipeline.current_stage
         if self.mode != TRAIN_MODE_STR or stage is None or stage.teacher_forcing is not None:
@@ -134,7 +134,7 @@ class OnPolicyRLEngine:
         storages: set[str | None] = {component.storage_uuid for component in stage.stage_components}
         storages.add(self.training_pipeline.rollout_storage_uuid)
         on_cpu = self.device.type == "cpu" and self.preprocessors is None
-        return on_cpu and len(storages) == 1 and can_be_played(self.actor_critic)
+        return on_cpu and len(storages) == 1 and can_act_in_workers(self.actor_critic)
 
     def _cores(self) -> int:
         """Returns how many cores step the samplers: this worker's part of them, but one beside training."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from allenact.algorithms.onpolicy_sync.collection import RolloutCollector
+from allenact.algorithms.onpolicy_sync.collection import RolloutCollector, notify_model, sample_actions
 from allenact.algorithms.onpolicy_sync.tracking import EvaluationStatus, mean_metrics
 from allenact.errors import ExperimentConfigError
 from allenact.utils import spaces_utils
@@ -134,7 +134,7 @@ class _Evaluation:
             if self.active:
                 self.storage.sampler_select(keep)
                 decision, batch = decision.select(keep), _select(batch, keep)
-        _tell_model(self.collector.actor_critic, keep)
+        notify_model(self.collector.actor_critic, keep)
         if self.active:
             self.collector.store([self.storage], decision, batch)
             self.rows += 1
@@ -186,7 +186,7 @@ def _action_choice(
         return expert
     if deterministic:
         return lambda distributions, observations: distributions.mode()
-    return lambda distributions, observations: distributions.sample()
+    return sample_actions
 
 
 def _expert_actions(flagged: Any) -> Any:
@@ -196,13 +196,6 @@ def _expert_actions(flagged: Any) -> Any:
     if Expert.ACTION_POLICY_LABEL in flagged:
         return flagged[Expert.ACTION_POLICY_LABEL]
     return type(flagged)((group, _expert_actions(value)) for group, value in flagged.items())
-
-
-def _tell_model(actor_critic: torch.nn.Module, keep: list[int]) -> None:
-    """Lets a model that keeps state per sampler drop the finished ones."""
-    hook = getattr(actor_critic, "sampler_select", None)
-    if hook is not None:
-        hook(keep)
 
 
 def _select(batch: StepBatch, keep: list[int]) -> StepBatch:

@@ -17,6 +17,7 @@ from allenact.base_abstractions.misc import ActorCriticOutput, DistributionType,
 from allenact.errors import ExperimentConfigError
 
 __all__ = [
+    "ActFunction",
     "ActionType",
     "ActorCriticModel",
     "ActorCriticOutput",
@@ -30,9 +31,8 @@ __all__ = [
     "MemoryDimType",
     "MemoryShapeType",
     "MemorySpecType",
-    "NoisyPolicy",
     "ObservationType",
-    "PureAct",
+    "ReparameterizedPolicy",
     "RolloutPolicy",
 ]
 
@@ -46,12 +46,12 @@ ActionType = torch.Tensor | OrderedDict[str, Any] | tuple[Any, ...] | int
 # Observations, nested dicts with leaves [N, O...], -> flattened actions [N, A].
 RolloutPolicy = Callable[[dict[str, Any]], np.ndarray]
 
-# The same, with the noise of the step, [N, ...], as second argument: no randomness, no state, and it can be pickled.
-PureAct = Callable[[dict[str, Any], np.ndarray], np.ndarray]
+# The same as a pure function that can be pickled: the noise of the step, [N, ...], is its second argument.
+ActFunction = Callable[[dict[str, Any], np.ndarray], np.ndarray]
 
 
-class NoisyPolicy:
-    """A `RolloutPolicy` whose noise is drawn apart, so that sampler processes can act by themselves.
+class ReparameterizedPolicy:
+    """A `RolloutPolicy` as a pure function of observations and noise, so that sampler processes can act by themselves.
 
     Args:
         act: chooses the actions. Those of one sampler depend on nothing but its observations and its noise. It is
@@ -59,7 +59,7 @@ class NoisyPolicy:
         draw: returns the noise of the next step for N samplers, [N, ...].
     """
 
-    def __init__(self, act: PureAct, draw: Callable[[int], np.ndarray]) -> None:
+    def __init__(self, act: ActFunction, draw: Callable[[int], np.ndarray]) -> None:
         self.act = act
         self.draw = draw
 
@@ -150,8 +150,8 @@ class ActorCriticModel(Generic[DistributionType], nn.Module, abc.ABC):
         To be implemented by models on the CPU without memory whose policy looks at nothing but the observations. It is
         called before each rollout, whose weights the function may take over; it draws its noise from torch's generator.
         `forward` must give the same distribution within rounding: values and log-probabilities of the rollout are
-        computed by it, in one pass when the rollout ends. If it is a `NoisyPolicy`, sampler processes play whole
-        rollouts without a word to the trainer.
+        computed by it, in one pass when the rollout ends. If it is a `ReparameterizedPolicy`, sampler processes
+        collect whole rollouts without a message between two steps.
 
         Args:
             num_steps: T, how often the function will be called.

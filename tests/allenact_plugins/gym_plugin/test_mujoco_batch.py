@@ -114,16 +114,16 @@ def collected(tasks, make_model):
 
 @pytest.mark.parametrize("env_id", ["Ant-v2", "Hopper-v2", "Humanoid-v2"])
 @pytest.mark.parametrize("model_class", [MemorylessActorCritic, NormalizedActorCritic])
-def test_processes_that_play_give_what_one_batch_gives(env_id, model_class, monkeypatch):
+def test_workers_collect_what_one_batch_collects(env_id, model_class, monkeypatch):
     make_model = partial(model_class, input_uuid="state")
     kwargs = {"gym_env_kwargs": {"max_episode_steps": 13}}
-    row_by_row = collected(batched_tasks(env_id, **kwargs), make_model)
+    lockstep = collected(batched_tasks(env_id, **kwargs), make_model)
     with process_tasks(env_id, **kwargs) as processes:
         monkeypatch.setattr(processes, "step_batch", None)
-        played = collected(processes, make_model)
-    for one, other in zip(row_by_row, played, strict=True):
+        collected_apart = collected(processes, make_model)
+    for one, other in zip(lockstep, collected_apart, strict=True):
         assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
-    assert any(isinstance(value, tuple) for value in played), "no episode has ended"
+    assert any(isinstance(value, tuple) for value in collected_apart), "no episode has ended"
 
 
 @pytest.mark.parametrize("num_threads", [1, 2])

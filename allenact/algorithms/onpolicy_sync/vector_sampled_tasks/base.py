@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import protocol
-from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.playing import Game, PlayedRows
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.worker_rollouts import RolloutChunk, RolloutRequest
 from allenact.base_abstractions.misc import RLStepResult
 from allenact.base_abstractions.sensor import Sensor, SensorSuite
 from allenact.base_abstractions.task import TaskSampler
@@ -77,16 +77,16 @@ class VectorTasks(ABC):
         """
 
     @property
-    def can_play(self) -> bool:
-        """Whether `play` can be called now."""
+    def can_collect_rollouts(self) -> bool:
+        """Whether `collect_rollout` can be called now."""
         return False
 
-    def play(self, game: Game) -> Generator[PlayedRows]:
-        """Lets processes play a game of all samplers by themselves; yields what they have played as it comes.
+    def collect_rollout(self, request: RolloutRequest) -> Generator[RolloutChunk]:
+        """Lets sampler processes collect a rollout by themselves; yields its chunks as they come.
 
-        To be closed if it is not used up. Rows of one sampler come in order.
+        The chunks of one sampler come in order. The generator has to be closed if it is not used up.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no processes that could play")
+        raise NotImplementedError(f"{type(self).__name__} has no processes that could collect a rollout")
 
     @abstractmethod
     def next_task(self, **kwargs: Any) -> list[Any]:

@@ -45,7 +45,7 @@ def make_vector_tasks(
     read_timeout: float | None = READ_TIMEOUT_S,
     num_threads: int | None = None,
     keep_healthy: bool = False,
-    plays: bool = False,
+    sends_policy: bool = False,
 ) -> VectorTasks:
     """Builds task samplers and whatever steps them. The numbers are the same with every backend.
 
@@ -55,16 +55,17 @@ def make_vector_tasks(
         action_space: the model's action space, which says how flat actions become actions of the tasks; None: that
             of the first task.
         backend: "serial" (in this process), "process" (worker processes, in each of them the task's own batch if there
-            is one), "batched" (the task's own batch), or "auto": batched where the task offers it, but process if they
-            can play; else process, or serial if there would be one process only.
-        max_processes: worker processes at most, "auto" makes no more than `num_threads` that play with batches; None:
-            the cores that this process may use.
+            is one), "batched" (the task's own batch), or "auto": batched where the task offers it, but process if these
+            can be given the policy; else process, or serial if there would be one process only.
+        max_processes: worker processes at most ("auto" makes no more than `num_threads` with batches and a copy of the
+            policy); None: the cores that this process may use.
         callback_sensors: read on every finished task. Only batches with an attribute `callback_suite` do that.
         mp_ctx: starts worker processes; None: forkserver where the system has it.
         read_timeout: seconds to wait for a worker; None: for ever.
-        num_threads: threads of a batch, or processes that play; None: the cores that this process may use.
+        num_threads: threads of a batch, or processes with a copy of the policy; None: the cores that this process may
+            use.
         keep_healthy: whether a failure in a worker process leaves the others alive, for `restart_lost`.
-        plays: whether worker processes will be given the policy, see `VectorTasks.play`.
+        sends_policy: whether worker processes will be given the policy, see `VectorTasks.collect_rollout`.
 
     Raises:
         ExperimentConfigError: no sampler, an unknown backend, or `backend="batched"` with tasks that have no batch.
@@ -75,8 +76,8 @@ def make_vector_tasks(
     if backend in ("serial", "process") or not sampler_fn_args:
         choice = Choice(backend, "as asked", as_batches=suite is None)
     else:
-        lends = plays and backend == "auto" and can_be_pickled((make_sampler_fn, sampler_fn_args))
-        in_processes = lends and min(num_processes, cores) > 1
+        sends_policy = sends_policy and backend == "auto" and can_be_pickled((make_sampler_fn, sampler_fn_args))
+        in_processes = sends_policy and min(num_processes, cores) > 1
         choice = _choose(make_sampler_fn, sampler_fn_args, suite, backend, num_processes, cores, in_processes)
     tasks: VectorTasks
     why = choice.why

@@ -1,8 +1,8 @@
 """The samplers spread over worker processes: what the serial class does, several at a time.
 
 Each worker runs a contiguous part of the samplers, one after another or as a batch. Actions, observations,
-rewards and flags of `step_batch` are rows of arrays in shared memory; all else travels over the workers' pipes, also
-what workers have seen that were given a policy and `play` by themselves.
+rewards and flags of `step_batch` are rows of arrays in shared memory; all else travels over the workers' pipes,
+including rollouts that workers collect by themselves.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.base import (
     callback_suite,
     common_observation_space,
 )
-from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.playing import Game, PlayedRows
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.shared_memory import (
     Layout,
     Selection,
@@ -34,6 +33,7 @@ from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.shared_memory import
 )
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.worker import WorkerSpec
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.worker_pool import WorkerPool, prepared
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.worker_rollouts import RolloutChunk, RolloutRequest
 from allenact.base_abstractions.misc import RLStepResult
 from allenact.base_abstractions.sensor import Sensor, SensorSuite
 from allenact.base_abstractions.task import TaskSampler
@@ -215,27 +215,27 @@ class VectorSampledTasks(ListVectorTasks):
         return batch
 
     @property
-    def can_play(self) -> bool:
-        """Whether `play` can be called now: not while samplers are paused."""
+    def can_collect_rollouts(self) -> bool:
+        """Whether `collect_rollout` can be called now: not while samplers are paused."""
         return self.num_unpaused_tasks == self._num_samplers
 
-    def play(self, game: Game) -> Generator[PlayedRows]:
-        """Lets the workers play a game by themselves; yields what they have played as it comes.
+    def collect_rollout(self, request: RolloutRequest) -> Generator[RolloutChunk]:
+        """Lets the workers collect a rollout by themselves; yields its chunks as they come.
 
         Raises:
             ExperimentConfigError: the policy cannot be pickled.
         """
-        packed = game.packed()
+        packed, num_steps = request.to_bytes(), len(request.noise)
         try:
-            self._pool.send({span.worker: ("start_playing", (packed,)) for span in self._spans})
+            self._pool.send({span.worker: ("start_rollout", (packed,)) for span in self._spans})
             while self._pool.is_busy:
-                reports = self._pool.receive_next()
-                unfinished = [w for w, rows in reports.items() if rows.end < len(game.noise) and rows.is_sound]
-                self._pool.send({worker: ("play_on", ()) for worker in unfinished}, others_busy=True)
-                yield from reports.values()
+                chunks = self._pool.receive_next()
+                unfinished = [w for w, chunk in chunks.items() if chunk.end_step < num_steps and chunk.can_continue]
+                self._pool.send({worker: ("continue_rollout", ()) for worker in unfinished}, others_busy=True)
+                yield from chunks.values()
         finally:
             if not self.is_closed:
-                self._pool.receive()  # broken off: the next request must not get an answer to the last
+                self._pool.receive()  # the consumer gave up: the next request must not get an answer to the last one
 
     def _make_arrays(self, layouts: list[tuple[Span, Layout]]) -> None:
         """Allocates the arrays of all samplers, in shared memory if that can be had."""

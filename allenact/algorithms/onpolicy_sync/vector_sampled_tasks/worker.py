@@ -23,7 +23,6 @@ import torch
 
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.batched import batch_of, build_samplers
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.batched_rows import BatchedRows
-from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.playing import Game, PlayedRows, Player
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.protocol import Failure, Request, receive, send
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.shared_memory import (
     Layout,
@@ -32,6 +31,11 @@ from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.shared_memory import
 )
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.single_process import (
     SingleProcessVectorSampledTasks,
+)
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.worker_rollouts import (
+    RolloutChunk,
+    RolloutRequest,
+    RolloutWorker,
 )
 from allenact.base_abstractions.sensor import SensorSuite
 from allenact.base_abstractions.task import TaskSampler
@@ -180,7 +184,7 @@ class _Server:
         self._connection = connection
         self._tasks = tasks
         self._first_sampler = first_sampler
-        self._player: Player | None = None
+        self._rollout: RolloutWorker | None = None
 
     def serve(self) -> None:
         """Answers requests until told to close."""
@@ -196,16 +200,16 @@ class _Server:
             except Exception as error:
                 send(self._connection, Failure.of(error))
 
-    def start_playing(self, packed: bytes) -> PlayedRows:
-        """Takes up a game of all samplers of all processes, as `Game.packed` gave it; returns the first rows."""
-        self._player = None  # before another one takes as much memory
-        self._player = Player(self._tasks, Game.unpacked(packed), self._first_sampler)
-        return self._player.play()
+    def start_rollout(self, request: bytes) -> RolloutChunk:
+        """Begins a rollout, given as `RolloutRequest.to_bytes` returned it; returns the first chunk."""
+        self._rollout = None  # freed before another one takes as much memory
+        self._rollout = RolloutWorker(self._tasks, RolloutRequest.from_bytes(request), self._first_sampler)
+        return self._rollout.collect_chunk()
 
-    def play_on(self) -> PlayedRows:
-        """Returns the next rows of the game."""
-        assert self._player is not None
-        return self._player.play()
+    def continue_rollout(self) -> RolloutChunk:
+        """Returns the next chunk of the rollout."""
+        assert self._rollout is not None
+        return self._rollout.collect_chunk()
 
     def share_memory(self, layout: Layout, num_rows: int, action_size: int, first: int, last: int) -> bool:
         """Gives the tasks rows `first` to `last` of the trainer's arrays; returns False if that cannot be done."""
@@ -223,7 +227,7 @@ class _Server:
         return True
 
 
-MY_OWN = ("start_playing", "play_on", "share_memory")
+MY_OWN = ("start_rollout", "continue_rollout", "share_memory")
 """Requests that are not for the tasks. A file descriptor follows `share_memory`."""
 
 

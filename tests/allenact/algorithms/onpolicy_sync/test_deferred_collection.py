@@ -81,7 +81,7 @@ def test_deferred_equals_full(model_class, samplers, steps, bootstrap_truncated)
 
 def test_long_rollouts_are_predicted_in_blocks(monkeypatch):
     whole, *_ = collect(MemorylessActorCritic, True, 3, 17)
-    monkeypatch.setattr(deferred_collection, "ROWS_AT_ONCE", 12)  # environment steps: 4 of each sampler
+    monkeypatch.setattr(deferred_collection, "PREDICTION_BATCH", 12)  # environment steps: 4 of each sampler
     blocks, _, calls = collect(MemorylessActorCritic, True, 3, 17)
     assert calls == [5 + 1] * 2
     for a, b in zip(whole, blocks, strict=True):

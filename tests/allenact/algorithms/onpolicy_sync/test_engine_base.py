@@ -85,7 +85,7 @@ def other_storage(trainer):
 
 
 @pytest.mark.parametrize(
-    ("change", "lends"),
+    ("change", "sends"),
     [
         (lambda trainer: None, True),
         (lambda trainer: setattr(trainer, "device", torch.device("cuda")), False),
@@ -95,9 +95,9 @@ def other_storage(trainer):
         (other_storage, False),
     ],
 )
-def test_when_sampler_processes_are_given_the_policy(change, lends):
+def test_when_sampler_processes_are_given_the_policy(change, sends):
     with OnPolicyTrainer(GymMuJoCoTutorialExperimentConfig(), seed=0, send=lambda message: None) as trainer:
         change(trainer)
         before = torch.get_rng_state()
-        assert trainer._lends_policy() == lends
+        assert trainer._sends_policy() == sends
         assert torch.equal(torch.get_rng_state(), before)

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from allenact.algorithms.onpolicy_sync.engine import OnPolicyTrainer
-from allenact.algorithms.onpolicy_sync.policy import NoisyPolicy
+from allenact.algorithms.onpolicy_sync.policy import ReparameterizedPolicy
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import BatchedVectorTasks, VectorSampledTasks
 from allenact.testing.experiments import ToyExperiment
 from allenact_plugins.gym_plugin.gym_models import MemorylessActorCritic
@@ -66,7 +66,7 @@ class LocalPolicy(MemorylessActorCritic):
 
     def make_rollout_policy(self, num_steps):
         policy = super().make_rollout_policy(num_steps)
-        return NoisyPolicy(lambda observations, noise: policy.act(observations, noise), policy.draw)
+        return ReparameterizedPolicy(lambda observations, noise: policy.act(observations, noise), policy.draw)
 
 
 class Watching(MemorylessActorCritic):

@@ -144,12 +144,12 @@ def plain(**kwargs):
         (BatchSampler, 3, {"backend": "batched"}, BatchedVectorTasks),
         (BatchSampler, 3, {"backend": "process", "max_processes": 2}, VectorSampledTasks),
         (BatchSampler, 3, {"backend": "serial"}, SingleProcessVectorSampledTasks),
-        (BatchSampler, 3, {"plays": True, "num_threads": 2}, VectorSampledTasks),
-        (BatchSampler, 3, {"plays": True, "num_threads": 1}, BatchedVectorTasks),
-        (BatchSampler, 3, {"plays": True, "max_processes": 1}, BatchedVectorTasks),
-        (BatchSampler, 1, {"plays": True, "num_threads": 2}, BatchedVectorTasks),
-        (BatchSampler, 3, {"plays": True, "num_threads": 2, "backend": "batched"}, BatchedVectorTasks),
-        (plain, 3, {"plays": True, "num_threads": 2}, VectorSampledTasks),
+        (BatchSampler, 3, {"sends_policy": True, "num_threads": 2}, VectorSampledTasks),
+        (BatchSampler, 3, {"sends_policy": True, "num_threads": 1}, BatchedVectorTasks),
+        (BatchSampler, 3, {"sends_policy": True, "max_processes": 1}, BatchedVectorTasks),
+        (BatchSampler, 1, {"sends_policy": True, "num_threads": 2}, BatchedVectorTasks),
+        (BatchSampler, 3, {"sends_policy": True, "num_threads": 2, "backend": "batched"}, BatchedVectorTasks),
+        (plain, 3, {"sends_policy": True, "num_threads": 2}, VectorSampledTasks),
     ],
 )
 def test_choice(sampler_class, n, options, expected):
@@ -173,7 +173,7 @@ def test_processes_are_not_more_than_cores(monkeypatch):
     with make(BatchSampler, 3, max_processes=3, backend="process") as tasks:
         assert "stepped in 3 worker processes" in tasks.description
     for sampler_class, processes in ((BatchSampler, 2), (plain, 3)):  # only a batch needs nothing but a core
-        with make(sampler_class, 3, max_processes=3, plays=True) as tasks:
+        with make(sampler_class, 3, max_processes=3, sends_policy=True) as tasks:
             assert f"stepped in {processes} worker processes" in tasks.description
 
 
@@ -185,12 +185,12 @@ def test_processes_are_not_more_than_cores(monkeypatch):
         (BatchSampler, {"backend": "process"}, ", in each a loop on 1 threads; backend process, as asked"),
         (
             BatchSampler,
-            {"plays": True, "num_threads": 2},
+            {"sends_policy": True, "num_threads": 2},
             "; backend process, chosen because each can act with a copy of the policy, on a core of its own",
         ),
         (
             plain,
-            {"plays": True, "num_threads": 2},
+            {"sends_policy": True, "num_threads": 2},
             "(fork); backend process, not batched because ToyTaskSampler offers no batch",
         ),
         (plain, {"max_processes": 2}, "; backend process, not batched because ToyTaskSampler offers no batch"),
@@ -210,7 +210,7 @@ def test_what_cannot_be_sent_to_processes_stays_here():
     class Local(BatchSampler):
         """Cannot be pickled."""
 
-    with make(Local, plays=True, num_threads=2) as tasks:
+    with make(Local, sends_policy=True, num_threads=2) as tasks:
         assert type(tasks) is BatchedVectorTasks
 
 
@@ -244,8 +244,8 @@ class DecliningSampler(CountedSampler):
     [
         (CountedSampler, {"backend": "process"}, 4),
         (DecliningSampler, {"backend": "process"}, 4),
-        (CountedSampler, {"plays": True, "num_threads": 2}, 5),
-        (DecliningSampler, {"plays": True, "num_threads": 2}, 5),
+        (CountedSampler, {"sends_policy": True, "num_threads": 2}, 5),
+        (DecliningSampler, {"sends_policy": True, "num_threads": 2}, 5),
     ],
 )
 def test_samplers_are_not_built_twice(sampler_class, options, built, tmp_path):
@@ -253,7 +253,7 @@ def test_samplers_are_not_built_twice(sampler_class, options, built, tmp_path):
     with make(sampler_class, 4, args={"file": file}, max_processes=2, **options) as tasks:
         tasks.step_batch(torch.zeros(4, 1))
     assert len(file.read_text().splitlines()) == built
-    if sampler_class is DecliningSampler and "plays" in options:  # what one sampler offered, several did not
+    if sampler_class is DecliningSampler and "sends_policy" in options:  # what one sampler offered, several did not
         assert tasks.description.endswith("not batched because DecliningSampler offers no batch for them")
 
 
@@ -308,7 +308,7 @@ def test_callback_sensors_need_a_batch_that_reads_them():
         assert "LoopBatch does not read callback sensors" in tasks.description
     with make(BatchSampler, callback_sensors=[StepsSensor()], max_processes=2, backend="process") as tasks:
         tasks.step([[0.0]] * 3)  # one after another
-    with make(WatchedSampler, callback_sensors=[StepsSensor()], plays=True, num_threads=2) as tasks:
+    with make(WatchedSampler, callback_sensors=[StepsSensor()], sends_policy=True, num_threads=2) as tasks:
         assert type(tasks) is VectorSampledTasks
         for _ in range(4):
             batch = tasks.step_batch(torch.zeros(3, 1))

@@ -1,4 +1,4 @@
-"""Sampler processes that play rollouts by themselves: the same numbers as row by row, and the same failures."""
+"""Rollouts that sampler processes collect by themselves: the numbers of stepping in lockstep, and the same failures."""
 
 import math
 import multiprocessing
@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from allenact.algorithms.onpolicy_sync.collection import RolloutCollector, StopRequested
-from allenact.algorithms.onpolicy_sync.policy import NoisyPolicy
+from allenact.algorithms.onpolicy_sync.policy import ReparameterizedPolicy
 from allenact.algorithms.onpolicy_sync.storage import RolloutBlockStorage
-from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import make_vector_tasks, playing
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import make_vector_tasks, worker_rollouts
 from allenact.base_abstractions.sensor import SensorSuite
 from allenact.errors import ExperimentConfigError, NonFiniteError, TaskWorkerError
 from allenact.testing.tasks import PushRightTask, ToySensor, ToyTaskSampler
@@ -93,33 +93,33 @@ def assert_same(a, b):
         assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
 
 
-def games_of(tasks):
-    """Returns a list to which every game that `tasks` play is added."""
-    games, play = [], tasks.play
-    tasks.play = lambda game: (games.append(game), play(game))[1]
-    return games
+def requests_to(tasks):
+    """Returns a list to which every rollout request to `tasks` is added."""
+    requests, collect_rollout = [], tasks.collect_rollout
+    tasks.collect_rollout = lambda request: (requests.append(request), collect_rollout(request))[1]
+    return requests
 
 
 @pytest.fixture
-def row_by_row_reports(monkeypatch):
-    monkeypatch.setattr(playing, "REPORT_S", 0.0)
+def chunks_of_one_step(monkeypatch):
+    monkeypatch.setattr(worker_rollouts, "CHUNK_S", 0.0)
 
 
 @pytest.mark.parametrize("n", [2, 5, 8])
 @pytest.mark.parametrize("bootstrap_truncated", [False, True])
-def test_playing_gives_what_one_process_gives(n, bootstrap_truncated):
-    with samplers("serial", n) as serial, samplers(n=n) as played:
+def test_workers_collect_what_one_process_collects(n, bootstrap_truncated):
+    with samplers("serial", n) as serial, samplers(n=n) as workers:
         expected = collect(serial, bootstrap_truncated=bootstrap_truncated)
-        games = games_of(played)
-        assert_same(expected, collect(played, bootstrap_truncated=bootstrap_truncated))
-        assert len(games) == 3, "the rollouts were not played by the processes"
+        requests = requests_to(workers)
+        assert_same(expected, collect(workers, bootstrap_truncated=bootstrap_truncated))
+        assert len(requests) == 3, "the rollouts were not collected by the workers"
     assert any(isinstance(value, tuple) for value in expected), "no episode has ended"
 
 
 @pytest.mark.parametrize("processes", [1, 3])
-def test_reports_may_come_at_any_time(processes, row_by_row_reports):
-    with samplers("serial") as serial, samplers(processes=processes) as played:
-        assert_same(collect(serial), collect(played))
+def test_chunks_may_have_any_length(processes, chunks_of_one_step):
+    with samplers("serial") as serial, samplers(processes=processes) as workers:
+        assert_same(collect(serial), collect(workers))
 
 
 class Watching(MemorylessActorCritic):
@@ -132,20 +132,20 @@ class Watching(MemorylessActorCritic):
 def test_models_that_follow_every_step_are_told(monkeypatch):
     with samplers() as tasks:
         collector, storage = begin(tasks, Watching)
-        monkeypatch.setattr(tasks, "play", None)
+        monkeypatch.setattr(tasks, "collect_rollout", None)
         collector.collect(storage, [storage], 4)
         assert collector.actor_critic.steps_seen == 4
 
 
-def test_paused_samplers_do_not_play():
+def test_no_rollouts_of_workers_while_samplers_are_paused():
     with samplers() as tasks:
         tasks.pause_at(1)
-        assert not tasks.can_play
+        assert not tasks.can_collect_rollouts
         tasks.resume_all()
-        assert tasks.can_play
+        assert tasks.can_collect_rollouts
 
 
-def test_a_stop_leaves_no_answer_behind(row_by_row_reports):
+def test_a_stop_leaves_no_answer_behind(chunks_of_one_step):
     questions = iter([False, False, False, True])
     with samplers() as tasks:
         collector, storage = begin(tasks, stop_requested=lambda: next(questions))
@@ -156,7 +156,7 @@ def test_a_stop_leaves_no_answer_behind(row_by_row_reports):
         assert len(tasks.state_dict()) == 5
 
 
-def test_rewards_that_are_not_finite_are_found(row_by_row_reports):
+def test_rewards_that_are_not_finite_are_found(chunks_of_one_step):
     with samplers(odd=not_a_number, odd_at=4) as tasks:
         collector, storage = begin(tasks)
         with pytest.raises(NonFiniteError, match=r"samplers \[3\] of 5, row 3 of the rollout: \[nan\]"):
@@ -164,7 +164,7 @@ def test_rewards_that_are_not_finite_are_found(row_by_row_reports):
         tasks.observe()
 
 
-def test_rewards_are_looked_at_within_a_report():
+def test_rewards_are_checked_within_a_chunk():
     with samplers(odd=not_a_number, odd_at=4) as tasks:
         collector, storage = begin(tasks)
         with pytest.raises(NonFiniteError, match=r"samplers \[3\] of 5, row 3 of the rollout: \[nan\]"):
@@ -202,7 +202,7 @@ class OwnPolicy(MemorylessActorCritic):
     act = staticmethod(lambda observations, noise: noise)
 
     def make_rollout_policy(self, num_steps):
-        return NoisyPolicy(self.act, lambda n: np.zeros((n, 1), np.float32))
+        return ReparameterizedPolicy(self.act, lambda n: np.zeros((n, 1), np.float32))
 
 
 def first_entry(observations, noise):
@@ -222,8 +222,8 @@ def test_a_policy_that_cannot_be_pickled_is_named():
 
 
 def test_actions_may_be_views_of_observations():
-    with samplers("serial") as serial, samplers() as played:
-        assert_same(collect(serial, model_class=ViewPolicy), collect(played, model_class=ViewPolicy))
+    with samplers("serial") as serial, samplers() as workers:
+        assert_same(collect(serial, model_class=ViewPolicy), collect(workers, model_class=ViewPolicy))
 
 
 class ShortSampler(ToyTaskSampler):
@@ -251,11 +251,13 @@ def test_samplers_that_run_out_are_named():
         assert len(tasks.observe()["toy"]) == 3
 
 
-def test_a_process_that_dies_is_replaced(row_by_row_reports):
+def test_a_process_that_dies_is_replaced(chunks_of_one_step):
     with samplers(n=4, odd=leave, odd_at=4, keep_healthy=True) as tasks:
         collector, storage = begin(tasks)
         states = tasks.state_dict()
-        with pytest.raises(TaskWorkerError, match=r'worker 1 \(samplers 2 to 3\) died while answering "play_on"'):
+        with pytest.raises(
+            TaskWorkerError, match=r'worker 1 \(samplers 2 to 3\) died while answering "continue_rollout"'
+        ):
             collector.collect(storage, [storage], 1000)
         assert tasks.restart_lost(states, [7] * 4) == ([2, 3], [])
         collector.initialize([storage])
@@ -264,10 +266,10 @@ def test_a_process_that_dies_is_replaced(row_by_row_reports):
 
 
 @pytest.mark.slow
-def test_a_process_that_hangs_is_noticed_while_others_play():
+def test_a_process_that_hangs_is_noticed_while_others_collect():
     with samplers(odd=hang, odd_at=4, read_timeout=0.5) as tasks:
         collector, storage = begin(tasks)
         steps = []
-        with pytest.raises(TaskWorkerError, match=r'worker 1 \(samplers 3 to 4\) did not answer "start_playing"'):
+        with pytest.raises(TaskWorkerError, match=r'worker 1 \(samplers 3 to 4\) did not answer "start_rollout"'):
             collector.collect(storage, [storage], 60_000, on_step=steps.append)
         assert 0 < sum(steps) < 3 * 60_000, "the others were not done"
