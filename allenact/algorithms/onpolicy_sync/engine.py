@@ -21,7 +21,7 @@ from allenact.algorithms.onpolicy_sync.engine_base import (
 from allenact.algorithms.onpolicy_sync.inference_engine import OnPolicyInference
 from allenact.algorithms.onpolicy_sync.non_finite import require_finite_observations
 from allenact.algorithms.onpolicy_sync.policy import keeps_statistics
-from allenact.algorithms.onpolicy_sync.resume import Boundary, reseed, restore_state, save_boundary
+from allenact.algorithms.onpolicy_sync.resume import Snapshot, reseed, restore_state, save_snapshot
 from allenact.algorithms.onpolicy_sync.rollout_engine import RolloutEngine
 from allenact.algorithms.onpolicy_sync.startup_checks import describe_training
 from allenact.algorithms.onpolicy_sync.storage import RolloutBlockStorage, RolloutStorage
@@ -46,7 +46,7 @@ __all__ = [
     "OnPolicyTrainer",
 ]
 
-# Updates longer than this are broken off when the run is to stop; the weights are then those from before the update.
+# Updates longer than this are interrupted when the run is to stop; the weights are then those from before the update.
 _LONG_UPDATE_S = 2.0
 
 
@@ -88,7 +88,7 @@ class OnPolicyTrainer(RolloutEngine):
             self.workers,
             self.num_samplers,
             stop_requested=lambda: (
-                self.stop_requested and self.boundary is not None and self.boundary.weights is not None
+                self.stop_requested and self.snapshot is not None and self.snapshot.weights is not None
             ),
         )
         torch.set_num_threads(1)  # acting for a few samplers is too little work to share; updates ask for more
@@ -144,7 +144,7 @@ class OnPolicyTrainer(RolloutEngine):
             self.save_checkpoint(is_last=True)
             return False
         except Exception as error:
-            self.save_what_is_left(error)
+            self.save_after_failure(error)
             raise
         return True
 
@@ -156,7 +156,7 @@ class OnPolicyTrainer(RolloutEngine):
 
         while (stage := pipeline.current_stage) is not None:
             storages = self.enter_stage(stage)
-            self.set_boundary()
+            self.take_snapshot()
 
             with self.timer("collect"):
                 steps = self.collect(stage, storages)
@@ -175,7 +175,7 @@ class OnPolicyTrainer(RolloutEngine):
             self.tracker.add_updates(updates)
             self.tracker.add_episodes(episodes)
             self.advance_scenes(stage, storages)
-            self.boundary = None
+            self.snapshot = None
 
             will_log = self.should_log(stage)
             stage_ended = pipeline.before_rollout(metric_means(episodes))
@@ -186,20 +186,20 @@ class OnPolicyTrainer(RolloutEngine):
                 with self.timer("save"):
                     self.save_checkpoint(is_last=pipeline.current_stage is None)
 
-    def set_boundary(self) -> None:
-        """Remembers where the run is between two rollouts, with the weights if an update takes long.
+    def take_snapshot(self) -> None:
+        """Takes the snapshot to go back to if this iteration is interrupted; with weights only if updates take long.
 
         Raises:
-            StopRequested: somebody asked to stop; there is nothing to go back from yet.
+            StopRequested: somebody asked to stop before anything was begun.
         """
         if self.stop_requested:
             raise StopRequested
         if self.checkpoints is not None or self.restarts_samplers:
             is_long = self.timer.last("update", default=inf) > _LONG_UPDATE_S
-            self.boundary = self.survive_crash(partial(Boundary.of, self, with_weights=is_long))
+            self.snapshot = self.retry_after_crash(partial(Snapshot.of, self, with_weights=is_long))
 
     def prepare_updates(self, stage: PipelineStage, storages: dict[str, ExperienceStorage]) -> None:
-        """Lets every storage compute its targets, from numbers that are finite."""
+        """Lets every storage compute its targets, after checking that what was observed is finite."""
         settings = stage.training_settings
         rollout_storage = self.training_pipeline.rollout_storage
         next_value = None if rollout_storage is None else self.collector.next_value(rollout_storage)  # [N, 1]
@@ -216,14 +216,14 @@ class OnPolicyTrainer(RolloutEngine):
 
     def update(self, stage: PipelineStage, storages: dict[str, ExperienceStorage]) -> list[ComponentUpdate]:
         """Learns from the rollout."""
-        if self.boundary is not None and self.boundary.weights is None:
-            self.boundary = None  # an update that is begun cannot be gone back from without the weights of before
+        if self.snapshot is not None and self.snapshot.weights is None:
+            self.snapshot = None  # the update overwrites the weights that it would need
         updates = self.updater.update(stage, storages)
         self.update_statistics(storages)
         return updates
 
     def update_statistics(self, storages: dict[str, ExperienceStorage]) -> None:
-        """Shows the model the whole rollout, for the running statistics that it may keep."""
+        """Gives the model the whole rollout, for the running statistics that it may keep."""
         storage = storages.get(self.training_pipeline.rollout_storage_uuid or "")
         if not isinstance(storage, RolloutStorage) or not keeps_statistics(self.actor_critic):
             return
@@ -254,7 +254,7 @@ class OnPolicyTrainer(RolloutEngine):
             gained[uuid] = gained.get(uuid, 0) + self.workers.sum_int(new)
 
     def report_first_rollout(self, steps: int) -> None:
-        """Says how fast it goes, once, because the first log may be a long time away."""
+        """Logs the speed of the first rollout, because the first regular log may be a long time away."""
         if self._reported or self.worker_id != 0:
             return
         self._reported = True
@@ -272,7 +272,7 @@ class OnPolicyTrainer(RolloutEngine):
         return stage.is_complete or self.training_pipeline.total_steps - self.last_log >= interval
 
     def log(self, with_checkpoint: bool) -> None:
-        """Sends what was gathered since the last log.
+        """Sends what was tracked since the last log to the runner.
 
         Args:
             with_checkpoint: whether a checkpoint is about to be written at this step.
@@ -317,17 +317,17 @@ class OnPolicyTrainer(RolloutEngine):
         return self.checkpoints.path(self.stage_index or 0, self.training_pipeline.total_steps)
 
     def save_checkpoint(self, is_last: bool = False) -> None:
-        """Writes a checkpoint of the last boundary between two rollouts and announces it; see `save_boundary`."""
+        """Writes a checkpoint of the last snapshot and announces it; see `save_snapshot`."""
         if self.checkpoints is not None:
-            path = save_boundary(self, self.checkpoints, is_last)
+            path = save_snapshot(self, self.checkpoints, is_last)
             if path is not None:
                 self.send(path)
 
-    def save_what_is_left(self, failure: Exception) -> None:
-        """Saves where training was before the rollout that has just failed; says so if it cannot."""
-        if self.boundary is None and isinstance(failure, TaskWorkerError):  # a sampler was lost between two rollouts
-            self.boundary = Boundary.of(self, with_samplers=False)
-        if self.boundary is None or self.boundary.total_steps <= self.last_save:
+    def save_after_failure(self, failure: Exception) -> None:
+        """Saves the last snapshot, if it is newer than the last checkpoint; a warning says so if that fails, too."""
+        if self.snapshot is None and isinstance(failure, TaskWorkerError):  # a sampler was lost between two rollouts
+            self.snapshot = Snapshot.of(self, with_samplers=False)
+        if self.snapshot is None or self.snapshot.total_steps <= self.last_save:
             return
         try:
             self.save_checkpoint(is_last=True)

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Boundary:
-    """A trainer between two rollouts: what collecting changes, and with `weights` also what an update changes."""
+class Snapshot:
+    """A trainer between two rollouts: all that collecting changes and, with `weights`, all that an update changes."""
 
     total_steps: int
     stage_index: int
@@ -42,11 +42,11 @@ class Boundary:
     """Copies of model and optimiser states, None if they were not wanted."""
 
     @classmethod
-    def of(cls, trainer: OnPolicyTrainer, with_weights: bool = False, with_samplers: bool = True) -> Boundary:
-        """Takes the state of `trainer`, which is between two rollouts.
+    def of(cls, trainer: OnPolicyTrainer, with_weights: bool = False, with_samplers: bool = True) -> Snapshot:
+        """Takes a snapshot of `trainer`, which is between two rollouts.
 
         Args:
-            trainer: whose.
+            trainer: whose state.
             with_weights: whether the model and the optimiser are copied.
             with_samplers: whether the task samplers are asked; False if they are lost.
 
@@ -86,29 +86,29 @@ def _stream_memory(pipeline: TrainingPipeline) -> dict[str, Any]:
     }
 
 
-def capture_state(trainer: OnPolicyTrainer, boundary: Boundary) -> TrainingState:
-    """Returns all that `trainer` needs to go on from `boundary`, its last one."""
-    _warn_of_what_cannot_be_saved(trainer, boundary)
-    weights = boundary.weights
-    if trainer.boundary is None or weights is None:  # not within an update, so the weights are those of the boundary
+def capture_state(trainer: OnPolicyTrainer, snapshot: Snapshot) -> TrainingState:
+    """Returns the contents of a checkpoint that continues from `snapshot`, the last one of `trainer`."""
+    _warn_about_unsaved_state(trainer, snapshot)
+    weights = snapshot.weights
+    if trainer.snapshot is None or weights is None:  # not within an update, so the weights are those of the snapshot
         weights = {"model": trainer.actor_critic.state_dict(), "optimizer": trainer.optimizer.state_dict()}
     return TrainingState(
         model_state_dict=weights["model"],
-        total_steps=boundary.total_steps,
+        total_steps=snapshot.total_steps,
         optimizer_state_dict=weights["optimizer"],
-        training_pipeline_state_dict=boundary.pipeline_state,
+        training_pipeline_state_dict=snapshot.pipeline_state,
         trainer_seed=trainer.seed,
         scheduler_state=None if trainer.lr_scheduler is None else scheduler_state(trainer.lr_scheduler),
-        rng_state=boundary.rng_state,
-        sampler_states=boundary.sampler_states,
-        storage_states=boundary.storage_states,
-        stream_memory=boundary.stream_memory,
-        tracker_state=boundary.tracker_state,
+        rng_state=snapshot.rng_state,
+        sampler_states=snapshot.sampler_states,
+        storage_states=snapshot.storage_states,
+        stream_memory=snapshot.stream_memory,
+        tracker_state=snapshot.tracker_state,
     )
 
 
-def save_boundary(trainer: OnPolicyTrainer, store: CheckpointStore, is_last: bool) -> Path | None:
-    """Writes a checkpoint of the trainer's last boundary between two rollouts.
+def save_snapshot(trainer: OnPolicyTrainer, store: CheckpointStore, is_last: bool) -> Path | None:
+    """Writes a checkpoint of the trainer's last snapshot, or of its present state between two rollouts.
 
     Where it cannot be written, training goes on, and the next one is due `save_interval` steps later.
 
@@ -124,13 +124,13 @@ def save_boundary(trainer: OnPolicyTrainer, store: CheckpointStore, is_last: boo
         NonFiniteError: the model's parameters or buffers are NaN or infinite.
         RunError: the last checkpoint cannot be written.
     """
-    boundary = trainer.boundary or Boundary.of(trainer)
-    path = store.path(boundary.stage_index, boundary.total_steps)
-    copies = None if boundary.weights is None else boundary.weights["model"]
-    require_finite_model(trainer.actor_critic, f"after {boundary.total_steps:,} environment steps", copies)
-    trainer.last_save = boundary.total_steps
+    snapshot = trainer.snapshot or Snapshot.of(trainer)
+    path = store.path(snapshot.stage_index, snapshot.total_steps)
+    copies = None if snapshot.weights is None else snapshot.weights["model"]
+    require_finite_model(trainer.actor_critic, f"after {snapshot.total_steps:,} environment steps", copies)
+    trainer.last_save = snapshot.total_steps
     try:
-        store.save(capture_state(trainer, boundary), path)
+        store.save(capture_state(trainer, snapshot), path)
     except OSError as error:
         reason = f"{path}: {error.strerror or error}"
         if is_last:
@@ -144,19 +144,19 @@ def save_boundary(trainer: OnPolicyTrainer, store: CheckpointStore, is_last: boo
     return path
 
 
-def _warn_of_what_cannot_be_saved(trainer: OnPolicyTrainer, boundary: Boundary) -> None:
-    """Says once what will start anew in a run that is resumed from here."""
+def _warn_about_unsaved_state(trainer: OnPolicyTrainer, snapshot: Snapshot) -> None:
+    """Logs, once per run, what a run resumed from this checkpoint has to start anew."""
     if trainer.warned_about_unsaved_state:
         return
     trainer.warned_about_unsaved_state = True
-    unsaved = [index for index, state in enumerate(boundary.sampler_states) if state is None]
+    unsaved = [index for index, state in enumerate(snapshot.sampler_states) if state is None]
     if unsaved:
         get_logger().info(
-            f"{len(unsaved)} of {len(boundary.sampler_states)} task samplers cannot be saved. A run resumed from"
+            f"{len(unsaved)} of {len(snapshot.sampler_states)} task samplers cannot be saved. A run resumed from"
             " this checkpoint starts their episodes anew."
         )
     for uuid, storage in trainer.storages_in_use.items():
-        if isinstance(storage, StreamingStorageMixin) and uuid not in boundary.storage_states:
+        if isinstance(storage, StreamingStorageMixin) and uuid not in snapshot.storage_states:
             get_logger().warning(
                 f'Storage "{uuid}" cannot be saved. A run resumed from this checkpoint reads its data from the start.'
             )
@@ -192,7 +192,7 @@ def restore_state(trainer: OnPolicyTrainer, state: TrainingState) -> None:
     trainer.last_save = trainer.last_log = pipeline.total_steps
     if pipeline.current_stage is None:
         return
-    _warn_of_other_versions(state)
+    _warn_about_other_versions(state)
     exact = state.is_exact and trainer.num_workers == 1
     if not exact:
         lacks = "is of several training workers" if state.is_exact else "holds no states of generators and samplers"
@@ -204,10 +204,10 @@ def restore_state(trainer: OnPolicyTrainer, state: TrainingState) -> None:
     if restarted is None:
         reseed(trainer)
     else:
-        _restore_the_rest(trainer, state, restarted)
+        _restore_storages_and_rng(trainer, state, restarted)
 
 
-def _warn_of_other_versions(state: TrainingState) -> None:
+def _warn_about_other_versions(state: TrainingState) -> None:
     here, saved = library_versions(), state.library_versions or {}
     others = [name for name, version in saved.items() if here.get(name) != version]
     if others:
@@ -246,8 +246,8 @@ def _restore_samplers(trainer: OnPolicyTrainer, states: list[dict[str, Any] | No
     return restarted
 
 
-def _restore_the_rest(trainer: OnPolicyTrainer, state: TrainingState, restarted: list[int]) -> None:
-    """Restores storages, gathered metrics and, last, the generators."""
+def _restore_storages_and_rng(trainer: OnPolicyTrainer, state: TrainingState, restarted: list[int]) -> None:
+    """Restores storages, tracked metrics and, last, the random generators."""
     pipeline = trainer.training_pipeline
     saved = {uuid: item for uuid, item in (state.storage_states or {}).items() if uuid in pipeline.named_storages}
     storages = {uuid: pipeline.get_storage(uuid) for uuid in saved}

@@ -1,4 +1,4 @@
-"""RolloutEngine: the storages of the current stage, and the rollouts that are played into them."""
+"""RolloutEngine: collects rollouts into the storages of the current stage, and replaces samplers that crash."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from allenact.utils.seeding import restore_rng_state, worker_seeds
 from allenact.utils.system import get_logger
 
 if TYPE_CHECKING:
-    from allenact.algorithms.onpolicy_sync.resume import Boundary
+    from allenact.algorithms.onpolicy_sync.resume import Snapshot
     from allenact.algorithms.onpolicy_sync.storage import ExperienceStorage
     from allenact.base_abstractions.experiment_config import ExperimentConfig
     from allenact.pipeline.stage import PipelineStage
@@ -27,7 +27,7 @@ MOST_SAMPLER_RESTARTS = 10
 
 
 class RolloutEngine(OnPolicyRLEngine):
-    """What a training worker plays: it brings storages into use, and fills them; samplers that crash are replaced.
+    """The collecting half of a training worker: brings storages into use, fills them, replaces samplers that crash.
 
     Args:
         config: the experiment.
@@ -36,11 +36,11 @@ class RolloutEngine(OnPolicyRLEngine):
         **engine_kwargs: see OnPolicyRLEngine.
 
     Attributes:
-        stop_requested: whether collecting is to be broken off.
+        stop_requested: whether collecting is to stop.
         stage_index: of the stage that was entered last, None before the first one.
         storages_in_use: of that stage, by uuid.
         steps_in_rollout: environment steps of this worker since the rollout began.
-        boundary: what to go back to if the current rollout or update is broken off, None between two rollouts.
+        snapshot: what to go back to if the current rollout or update is interrupted, None between two rollouts.
         restarts: crashes of samplers that the run has survived.
         dropped_episodes: which ended with these crashes.
         experiences_seen: by storage uuid, of this worker, already in the pipeline's counters.
@@ -55,14 +55,14 @@ class RolloutEngine(OnPolicyRLEngine):
         self.stage_index: int | None = None
         self.storages_in_use: dict[str, ExperienceStorage] = {}
         self.steps_in_rollout = 0
-        self.boundary: Boundary | None = None
+        self.snapshot: Snapshot | None = None
         self.restarts = self.dropped_episodes = 0
         self.experiences_seen: dict[str, int] = {}
         self._collector: RolloutCollector | None = None
 
     @property
     def collector(self) -> RolloutCollector:
-        """Plays the tasks; starts the samplers when first asked for."""
+        """Steps the tasks; the samplers are started when it is first asked for."""
         if self._collector is None:
             self._collector = RolloutCollector(
                 self.actor_critic,
@@ -82,7 +82,7 @@ class RolloutEngine(OnPolicyRLEngine):
             self.stage_index = pipeline.current_stage_index
             storages = pipeline.get_stage_storage(stage)
             new = {uuid: storage for uuid, storage in storages.items() if uuid not in self.storages_in_use}
-            self.survive_crash(partial(self.initialize_storages, new))
+            self.retry_after_crash(partial(self.initialize_storages, new))
             self.storages_in_use = storages
             self._choose_sampling()
             stage.change_engine_attributes(self)
@@ -137,14 +137,14 @@ class RolloutEngine(OnPolicyRLEngine):
             bootstrap_truncated=bool(settings.bootstrap_truncated),
             on_step=self._count_step,
         )
-        return self.survive_crash(lambda: play(self.collector), self.boundary)
+        return self.retry_after_crash(lambda: play(self.collector), self.snapshot)
 
-    def survive_crash(self, act: Callable[[], Answer], boundary: Boundary | None = None) -> Answer:
-        """Does something with the task samplers. If a process of theirs is lost, replaces it and does it once more.
+    def retry_after_crash(self, act: Callable[[], Answer], snapshot: Snapshot | None = None) -> Answer:
+        """Calls `act`; if it loses a sampler process, replaces that process and calls `act` once more.
 
         Args:
-            act: what to do.
-            boundary: where to go back to before doing it again; None for nowhere, between two rollouts.
+            act: does something with the task samplers.
+            snapshot: what to restore before the second call; None between two rollouts, when nothing has to be undone.
 
         Raises:
             TaskWorkerError: a process is lost and is not to be replaced, or one is lost again.
@@ -154,37 +154,37 @@ class RolloutEngine(OnPolicyRLEngine):
         except TaskWorkerError as error:
             if not self.restarts_samplers or self.restarts >= MOST_SAMPLER_RESTARTS:
                 raise
-            again = "" if boundary is None else " and this rollout begins anew"
+            again = "" if snapshot is None else " and this rollout begins anew"
             get_logger().warning(f"Lost task samplers are restarted{again}: {error}")
-        self._replace_lost_samplers(boundary)
+        self._replace_lost_samplers(snapshot)
         return act()
 
-    def _replace_lost_samplers(self, boundary: Boundary | None) -> None:
-        """Lets lost samplers begin new tasks, and takes all else back to `boundary`, unless that is None.
+    def _replace_lost_samplers(self, snapshot: Snapshot | None) -> None:
+        """Lets lost samplers begin new tasks; all else goes back to `snapshot`, unless that is None.
 
-        Samplers that are alive but cannot be saved play on instead, with a memory that begins anew.
+        Samplers that are alive but have no saved state continue their episodes, with a recurrent memory of zeros.
         """
         tasks, count = self.vector_tasks, self.num_samplers
         if not isinstance(tasks, VectorSampledTasks):
             raise TypeError(f"{type(tasks).__name__} has no processes that could be lost")
         self.restarts += 1
         seeds = worker_seeds(count, None)
-        if boundary is None:
+        if snapshot is None:
             saved = {uuid: storage.state_dict() for uuid, storage in self.storages_in_use.items()}
             restarted, _ = tasks.restart_lost([None] * count, seeds)
             anew = restarted  # the others are where they were
         else:
-            saved = boundary.storage_states
-            restarted, playing_on = tasks.restart_lost(boundary.sampler_states, seeds)
-            anew = sorted([*restarted, *playing_on])
+            saved = snapshot.storage_states
+            restarted, continuing = tasks.restart_lost(snapshot.sampler_states, seeds)
+            anew = sorted([*restarted, *continuing])
             self.collector.pop_episodes()
-            self.tracker.load_state_dict(boundary.tracker_state)
+            self.tracker.load_state_dict(snapshot.tracker_state)
             self.steps_in_rollout = 0
         self.dropped_episodes += len(restarted)
         self.initialize_storages(self.storages_in_use)
         self.load_storages({uuid: state for uuid, state in saved.items() if state is not None}, anew)
-        if boundary is not None:
-            restore_rng_state(boundary.rng_state)
+        if snapshot is not None:
+            restore_rng_state(snapshot.rng_state)
 
     def load_storages(self, saved: Mapping[str, Any], restarted: Sequence[int]) -> None:
         """Restores storages that `initialize_storages` has brought into use.
@@ -208,7 +208,7 @@ class RolloutEngine(OnPolicyRLEngine):
         """Every `advance_scene_rollout_period` rollouts, drops the running episodes and draws new tasks."""
         period = stage.training_settings.advance_scene_rollout_period
         if period and self.training_pipeline.rollout_count % period == 0:
-            self.survive_crash(partial(self._draw_new_tasks, storages))
+            self.retry_after_crash(partial(self._draw_new_tasks, storages))
 
     def _draw_new_tasks(self, storages: dict[str, ExperienceStorage]) -> None:
         self.vector_tasks.next_task(force_advance_scene=True)
