@@ -12,7 +12,7 @@ from torch import nn
 
 from allenact.base_abstractions.task import TaskSampler
 from allenact.errors import ExperimentConfigError, did_you_mean
-from allenact.utils.system import get_logger
+from allenact.utils.system import get_logger, warn_once
 
 if TYPE_CHECKING:
     from allenact.base_abstractions.preprocessor import SensorPreprocessorGraph
@@ -96,7 +96,7 @@ class MachineParams:
                     f"MachineParams(devices={devices}, gpu_ids={gpu_ids})",
                     "give devices only.",
                 )
-            get_logger().warning("The argument gpu_ids of MachineParams is deprecated; use devices.")
+            warn_once("The argument gpu_ids of MachineParams is deprecated; use devices.")
             devices = gpu_ids
         self.nprocesses = _checked_nprocesses(nprocesses)
         self.devices = _checked_devices(devices, len(self.nprocesses), "devices")

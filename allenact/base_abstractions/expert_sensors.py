@@ -19,7 +19,7 @@ from allenact.base_abstractions.misc import EnvType, SubTaskType
 from allenact.base_abstractions.sensor import Sensor
 from allenact.errors import ExperimentConfigError
 from allenact.utils import spaces_utils
-from allenact.utils.system import get_logger
+from allenact.utils.system import warn_once
 
 
 class AbstractExpertSensor(Sensor[EnvType, SubTaskType], abc.ABC):
@@ -88,7 +88,7 @@ class AbstractExpertSensor(Sensor[EnvType, SubTaskType], abc.ABC):
                 "give action_space, and not nactions.",
             )
         if nactions is not None:
-            get_logger().warning("The argument nactions of expert sensors is deprecated; use action_space.")
+            warn_once("The argument nactions of expert sensors is deprecated; use action_space.")
             action_space = nactions
         return gym.spaces.Discrete(action_space) if isinstance(action_space, int) else action_space
 

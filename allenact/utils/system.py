@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import socket
 import sys
@@ -64,6 +65,16 @@ def get_logger() -> logging.Logger:
         if logger.level == logging.NOTSET:
             logger.setLevel(logging.INFO)
     return logger
+
+
+_warned: set[str] = set()
+
+
+def warn_once(message: str) -> None:
+    """Logs a warning the first time it is given; in the main process only, because all others would repeat it."""
+    if multiprocessing.parent_process() is None and message not in _warned:
+        _warned.add(message)
+        get_logger().warning(message)
 
 
 def init_logging(human_log_level: str = "info") -> None:

@@ -7,8 +7,12 @@ from typing import Any
 from allenact.algorithms.onpolicy_sync.losses.abstract_loss import (
     AbstractActorCriticLoss,
     LossResult,
+    LossTerms,
     align,
     detached,
+    negative,
+    warn_of_unknown,
+    weighted_sum,
 )
 from allenact.algorithms.onpolicy_sync.losses.ppo import value_loss
 from allenact.base_abstractions.misc import ActorCriticOutput, ObservationType
@@ -25,6 +29,8 @@ class A2CACKTR(AbstractActorCriticLoss):
         entropy_coef: weight of the entropy bonus.
         acktr: only changes the name of the total that is reported; there is no natural gradient.
         entropy_method_name: method of the distribution that returns the entropy.
+        args: reported, then ignored.
+        kwargs: reported, then ignored.
     """
 
     def __init__(
@@ -33,7 +39,10 @@ class A2CACKTR(AbstractActorCriticLoss):
         entropy_coef: float,
         acktr: bool = False,
         entropy_method_name: str = "entropy",
+        *args: Any,
+        **kwargs: Any,
     ) -> None:
+        warn_of_unknown(self, args, kwargs)
         self.value_loss_coef = value_loss_coef
         self.entropy_coef = entropy_coef
         self.acktr = acktr
@@ -53,30 +62,53 @@ class A2CACKTR(AbstractActorCriticLoss):
         """Computes the loss; see `AbstractActorCriticLoss.loss`.
 
         Returns:
-            The loss; `a2c_total`, `value`, `action` and `entropy` (with its sign turned), before the
-            coefficients.
+            The loss, and the means of what `loss_per_step` returns, before the coefficients: `a2c_total`, `value`,
+            `action` and `entropy` (with its sign turned).
+        """
+        total, means = weighted_sum(self.loss_per_step(step_count, batch, actor_critic_output))
+        return total, detached({self.loss_key: total, **means})
+
+    def loss_per_step(
+        self, step_count: int, batch: ObservationType, actor_critic_output: ActorCriticOutput[Any]
+    ) -> LossTerms:
+        """Returns the loss of each step, for losses that weigh steps differently; arguments as for `loss`.
+
+        Returns:
+            `value`, `action` and `entropy` (with its sign turned), [T, n, 1 or A], with their coefficients.
         """
         advantages: Any = batch["adv_targ"]  # [T, n, 1]
         log_probs = align(actor_critic_output.distributions.log_prob(batch["actions"]), advantages)
-        entropy = getattr(actor_critic_output.distributions, self.entropy_method_name)()
-        losses = {
-            "value": value_loss(batch, actor_critic_output, clip=None),
-            "action": -(advantages * log_probs).mean(),
-            "entropy": -entropy.mean(),
+        entropy = align(getattr(actor_critic_output.distributions, self.entropy_method_name)(), advantages)
+        return {
+            "value": (value_loss(batch, actor_critic_output, clip=None), self.value_loss_coef),
+            "action": (-(advantages * log_probs), None),
+            "entropy": (negative(entropy), self.entropy_coef),
         }
-        total = losses["action"] + self.value_loss_coef * losses["value"] + self.entropy_coef * losses["entropy"]
-        return total, detached({self.loss_key: total, **losses})
 
 
 class A2C(A2CACKTR):
     """Advantage actor-critic; arguments as for `A2CACKTR`."""
 
-    def __init__(self, value_loss_coef: float, entropy_coef: float, entropy_method_name: str = "entropy") -> None:
-        super().__init__(value_loss_coef, entropy_coef, False, entropy_method_name)
+    def __init__(
+        self,
+        value_loss_coef: float,
+        entropy_coef: float,
+        entropy_method_name: str = "entropy",
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(value_loss_coef, entropy_coef, False, entropy_method_name, *args, **kwargs)
 
 
 class ACKTR(A2CACKTR):
     """Kept for old experiment files: the same loss as `A2C`; arguments as for `A2CACKTR`."""
 
-    def __init__(self, value_loss_coef: float, entropy_coef: float, entropy_method_name: str = "entropy") -> None:
-        super().__init__(value_loss_coef, entropy_coef, True, entropy_method_name)
+    def __init__(
+        self,
+        value_loss_coef: float,
+        entropy_coef: float,
+        entropy_method_name: str = "entropy",
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(value_loss_coef, entropy_coef, True, entropy_method_name, *args, **kwargs)

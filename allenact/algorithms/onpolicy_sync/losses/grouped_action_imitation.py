@@ -11,6 +11,7 @@ from allenact.algorithms.onpolicy_sync.losses.abstract_loss import (
     AbstractActorCriticLoss,
     LossResult,
     detached,
+    warn_of_unknown,
 )
 from allenact.base_abstractions.misc import ActorCriticOutput, ObservationType
 from allenact.errors import ExperimentConfigError
@@ -25,12 +26,15 @@ class GroupedActionImitation(AbstractActorCriticLoss):
     Args:
         nactions: number of actions, K.
         action_groups: sets of actions, in which each action occurs once.
+        args: reported, then ignored.
+        kwargs: reported, then ignored.
 
     Raises:
         ExperimentConfigError: an action occurs in no group, in several, or does not exist.
     """
 
-    def __init__(self, nactions: int, action_groups: Sequence[Collection[int]]) -> None:
+    def __init__(self, nactions: int, action_groups: Sequence[Collection[int]], *args: Any, **kwargs: Any) -> None:
+        warn_of_unknown(self, args, kwargs)
         if sorted(action for group in action_groups for action in group) != list(range(nactions)):
             raise ExperimentConfigError(
                 "the action groups do not contain each action once.",

@@ -11,6 +11,7 @@ from allenact.algorithms.onpolicy_sync.losses.abstract_loss import (
     LossResult,
     align,
     detached,
+    warn_of_unknown,
 )
 from allenact.base_abstractions.distributions import (
     CategoricalDistr,
@@ -31,9 +32,12 @@ class Imitation(AbstractActorCriticLoss):
 
     Args:
         expert_sensor: the sensor behind `expert_action`; needed if it asks for groups of actions separately.
+        args: reported, then ignored.
+        kwargs: reported, then ignored.
     """
 
-    def __init__(self, expert_sensor: AbstractExpertSensor | None = None) -> None:
+    def __init__(self, expert_sensor: AbstractExpertSensor | None = None, *args: Any, **kwargs: Any) -> None:
+        warn_of_unknown(self, args, kwargs)
         self.expert_sensor = expert_sensor
 
     def loss(

@@ -10,8 +10,12 @@ import torch
 from allenact.algorithms.onpolicy_sync.losses.abstract_loss import (
     AbstractActorCriticLoss,
     LossResult,
+    LossTerms,
     align,
     detached,
+    negative,
+    warn_of_unknown,
+    weighted_sum,
 )
 from allenact.base_abstractions.misc import ActorCriticOutput, ObservationType
 
@@ -34,6 +38,8 @@ class PPO(AbstractActorCriticLoss):
             `SequentialDistr`.
         normalize_advantage: whether to use the advantages normalised over the whole rollout.
         show_ratios: whether to report the ratios, separately for each pass over the rollout.
+        args: reported, then ignored.
+        kwargs: reported, then ignored.
     """
 
     def __init__(
@@ -46,7 +52,10 @@ class PPO(AbstractActorCriticLoss):
         entropy_method_name: str = "entropy",
         normalize_advantage: bool = True,
         show_ratios: bool = False,
+        *args: Any,
+        **kwargs: Any,
     ) -> None:
+        warn_of_unknown(self, args, kwargs)
         self.clip_param = clip_param
         self.value_loss_coef = value_loss_coef
         self.entropy_coef = entropy_coef
@@ -67,32 +76,46 @@ class PPO(AbstractActorCriticLoss):
         """Computes the loss; see `AbstractActorCriticLoss.loss`.
 
         Returns:
-            The loss; `ppo_total`, `value`, `action` and `entropy` (of which the sign is turned), before the
-            coefficients; with `show_ratios` also the means of the `ratio`, of the `ratio_clamped`, and of the
-            `ratio_used` (the one of the two that the surrogate is made of).
+            The loss, and the means of what `loss_per_step` returns, before the coefficients: `ppo_total`, `value`,
+            `action` and `entropy` (of which the sign is turned); with `show_ratios` also those of the ratios.
+        """
+        terms, ratios = self.loss_per_step(step_count, batch, actor_critic_output)
+        total, means = weighted_sum(terms)
+        info = detached({"ppo_total": total, **means})
+        if not self.show_ratios:
+            return total, info
+        return total, info, detached({name: ratio.mean() for name, ratio in ratios.items()})
+
+    def loss_per_step(
+        self, step_count: int, batch: ObservationType, actor_critic_output: ActorCriticOutput[Any]
+    ) -> tuple[LossTerms, dict[str, torch.Tensor]]:
+        """Returns the loss of each step, for losses that weigh steps differently; arguments as for `loss`.
+
+        Returns:
+            `value`, `action` and `entropy` (of which the sign is turned), [T, n, 1 or A], with their coefficients;
+            and with `show_ratios`, the `ratio`, the `ratio_clamped`, and the `ratio_used` (the one of the two that
+            the surrogate is made of).
         """
         clip = clipping_range(self.clip_param, self.clip_decay, step_count)
         advantages: Any = batch["norm_adv_targ" if self.normalize_advantage else "adv_targ"]  # [T, n, 1]
         # The log-probability comes first: it conditions the groups whose entropy is then asked for.
         log_probs = align(actor_critic_output.distributions.log_prob(batch["actions"]), advantages)
-        entropy = getattr(actor_critic_output.distributions, self.entropy_method_name)()
+        entropy = align(getattr(actor_critic_output.distributions, self.entropy_method_name)(), advantages)
 
         ratio = (log_probs - align(_tensor(batch, "old_action_log_probs"), advantages)).exp()  # [T, n, 1 or A]
         clamped = ratio.clamp(1 - clip, 1 + clip)
         surrogate = torch.min(ratio * advantages, clamped * advantages)
 
-        losses = {
-            "value": value_loss(batch, actor_critic_output, clip if self.use_clipped_value_loss else None),
-            "action": -surrogate.mean(),
-            "entropy": -entropy.mean(),
+        value = value_loss(batch, actor_critic_output, clip if self.use_clipped_value_loss else None)
+        terms: LossTerms = {
+            "value": (value, self.value_loss_coef),
+            "action": (-surrogate, None),
+            "entropy": (negative(entropy), self.entropy_coef),
         }
-        total = losses["action"] + self.value_loss_coef * losses["value"] + self.entropy_coef * losses["entropy"]
-        info = detached({"ppo_total": total, **losses})
         if not self.show_ratios:
-            return total, info
+            return terms, {}
         used = torch.where(ratio * advantages <= clamped * advantages, ratio, clamped)
-        ratios = {"ratio": ratio.mean(), "ratio_clamped": clamped.mean(), "ratio_used": used.mean()}
-        return total, info, detached(ratios)
+        return terms, {"ratio": ratio, "ratio_clamped": clamped, "ratio_used": used}
 
 
 class PPOValue(AbstractActorCriticLoss):
@@ -102,6 +125,8 @@ class PPOValue(AbstractActorCriticLoss):
         clip_param: how far a value may leave its old one before it is clipped.
         use_clipped_value_loss: whether values are clipped.
         clip_decay: steps taken in the stage -> factor of `clip_param`; default 1.
+        args: reported, then ignored.
+        kwargs: reported, then ignored.
     """
 
     def __init__(
@@ -109,7 +134,10 @@ class PPOValue(AbstractActorCriticLoss):
         clip_param: float,
         use_clipped_value_loss: bool = True,
         clip_decay: Callable[[int], float] | None = None,
+        *args: Any,
+        **kwargs: Any,
     ) -> None:
+        warn_of_unknown(self, args, kwargs)
         self.clip_param = clip_param
         self.use_clipped_value_loss = use_clipped_value_loss
         self.clip_decay = clip_decay
@@ -124,7 +152,7 @@ class PPOValue(AbstractActorCriticLoss):
     ) -> LossResult:
         """Computes the loss, and reports it as `value`; see `AbstractActorCriticLoss.loss`."""
         clip = clipping_range(self.clip_param, self.clip_decay, step_count)
-        loss = value_loss(batch, actor_critic_output, clip if self.use_clipped_value_loss else None)
+        loss = value_loss(batch, actor_critic_output, clip if self.use_clipped_value_loss else None).mean()
         return loss, detached({"value": loss})
 
 
@@ -134,7 +162,7 @@ def clipping_range(clip_param: float, decay: Callable[[int], float] | None, step
 
 
 def value_loss(batch: ObservationType, output: ActorCriticOutput[Any], clip: float | None) -> torch.Tensor:
-    """Half the mean squared error of the values.
+    """Half the squared error of the value of each step.
 
     Errors and clipping range are in units of `output.extras["value_scale"]` where a model gives one: a number, for
     models that predict normalised returns, whose values are nevertheless in units of the reward.
@@ -146,7 +174,7 @@ def value_loss(batch: ObservationType, output: ActorCriticOutput[Any], clip: flo
             far from the old one, so that moving further is not rewarded.
 
     Returns:
-        A tensor without dimensions.
+        [T, n, 1].
     """
     values = output.values
     scale = (output.extras or {}).get("value_scale")  # models written for AllenAct may give None
@@ -157,7 +185,7 @@ def value_loss(batch: ObservationType, output: ActorCriticOutput[Any], clip: flo
     if clip is not None:
         clipped = old_values + (values - old_values).clamp(-clip, clip)
         squares = torch.max(squares, (clipped - returns).square())
-    return 0.5 * squares.mean()
+    return 0.5 * squares  # [T, n, 1]
 
 
 def _tensor(batch: ObservationType, key: str) -> torch.Tensor:

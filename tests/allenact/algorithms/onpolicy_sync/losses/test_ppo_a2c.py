@@ -1,5 +1,6 @@
 """PPO and A2C on numbers worked out by hand, and by the gradients that they must have."""
 
+import logging
 import math
 
 import pytest
@@ -7,6 +8,8 @@ import torch
 
 from allenact.algorithms.onpolicy_sync.losses import A2C, ACKTR, PPO
 from allenact.algorithms.onpolicy_sync.losses.a2cacktr import A2CConfig
+from allenact.algorithms.onpolicy_sync.losses.grouped_action_imitation import GroupedActionImitation
+from allenact.algorithms.onpolicy_sync.losses.imitation import Imitation
 from allenact.algorithms.onpolicy_sync.losses.ppo import PPOConfig, PPOValue
 from allenact.base_abstractions.distributions import CategoricalDistr
 from allenact.base_abstractions.misc import ActorCriticOutput
@@ -198,3 +201,61 @@ def test_acktr_is_a2c_under_another_name(single_element):
     ours, info = ACKTR(**A2CConfig).loss(0, batch, out)
     theirs, _ = A2C(**A2CConfig).loss(0, batch, out)
     assert ours.item() == theirs.item() == info["aktr_total"].item()
+
+
+@pytest.mark.parametrize("make", [lambda: PPO(**PPOConfig, show_ratios=True), lambda: A2C(**A2CConfig)])
+def test_the_loss_of_each_step_sums_to_the_loss(make):
+    """Projects weigh steps themselves: they call `loss_per_step` of the loss they build on."""
+    torch.manual_seed(0)
+    distr = CategoricalDistr(logits=torch.randn(5, 3, 4))
+    actions = torch.randint(4, (5, 3))
+    batch = make_batch(torch.randn(5, 3, 1), distr.log_prob(actions) + 0.3, actions=actions)
+    batch.update(values=torch.randn(5, 3, 1), returns=torch.randn(5, 3, 1))
+    out = ActorCriticOutput(distr, torch.randn(5, 3, 1), {})
+
+    per_step = make().loss_per_step(step_count=0, batch=batch, actor_critic_output=out)
+    terms, ratios = per_step if isinstance(per_step, tuple) else (per_step, {})
+    assert {name: (term.shape, weight) for name, (term, weight) in terms.items()} == {
+        "value": ((5, 3, 1), 0.5),
+        "action": ((5, 3, 1), None),
+        "entropy": ((5, 3, 1), 0.01),
+    }
+    assert all(ratio.shape == (5, 3, 1) for ratio in ratios.values())
+    loss, info, *rest = make().loss(step_count=0, batch=batch, actor_critic_output=out)
+    for name, (term, _) in terms.items():
+        torch.testing.assert_close(info[name], term.mean())
+    total = sum(term.mean() * (1 if weight is None else weight) for term, weight in terms.values())
+    torch.testing.assert_close(loss, total)
+    assert [set(ratios)] == [set(per_epoch) for per_epoch in rest] if rest else not ratios
+
+
+def test_a_subclass_may_change_the_loss_of_each_step(single_element):
+    class WithoutEntropy(PPO):
+        def loss_per_step(self, *args, **kwargs):
+            terms, ratios = super().loss_per_step(*args, **kwargs)
+            return {name: term for name, term in terms.items() if name != "entropy"}, ratios
+
+    batch, out = single_element
+    loss, info = WithoutEntropy(**PPOConfig).loss(step_count=0, batch=batch, actor_critic_output=out)
+    assert loss.item() == pytest.approx(-1.65 + 0.5 * 0.18)
+    assert set(info) == {"ppo_total", "value", "action"}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **extra: PPO(**PPOConfig, **extra),
+        lambda **extra: PPOValue(0.1, **extra),
+        lambda **extra: A2C(**A2CConfig, **extra),
+        lambda **extra: ACKTR(**A2CConfig, **extra),
+        Imitation,
+        lambda **extra: GroupedActionImitation(2, [{0}, {1}], **extra),
+    ],
+)
+def test_unknown_arguments_are_named_and_ignored(make, caplog, monkeypatch):
+    monkeypatch.setattr("allenact.utils.system._warned", set())
+    monkeypatch.setattr(logging.getLogger("allenact"), "propagate", True)
+    make(use_clipped_value_los=True)
+    make(use_clipped_value_los=True)
+    (warning,) = [record.getMessage() for record in caplog.records if "ignores" in record.getMessage()]
+    assert "ignores the argument use_clipped_value_los." in warning
