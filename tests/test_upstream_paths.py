@@ -27,7 +27,12 @@ NAMES = {
         "Memory ActorCriticOutput CategoricalDistr"
     ),
     f"{CORE}.misc": "TrackingInfo TrackingInfoType",
-    f"{CORE}.vector_sampled_tasks": "VectorSampledTasks SingleProcessVectorSampledTasks DelaySignalHandling",
+    f"{CORE}.vector_sampled_tasks": (
+        "VectorSampledTasks SingleProcessVectorSampledTasks DelaySignalHandling STEP_COMMAND NEXT_TASK_COMMAND "
+        "RENDER_COMMAND CLOSE_COMMAND OBSERVATION_SPACE_COMMAND ACTION_SPACE_COMMAND CALL_COMMAND SAMPLER_COMMAND "
+        "ATTR_COMMAND SAMPLER_ATTR_COMMAND RESET_COMMAND SEED_COMMAND PAUSE_COMMAND RESUME_COMMAND "
+        "DEFAULT_MP_CONTEXT_TYPE COMPLETE_TASK_METRICS_KEY COMPLETE_TASK_CALLBACK_KEY"
+    ),
     f"{CORE}.losses": "A2C ACKTR A2CACKTR PPO",
     f"{CORE}.losses.abstract_loss": "AbstractActorCriticLoss ObservationType",
     f"{CORE}.losses.ppo": "PPO PPOValue PPOConfig",

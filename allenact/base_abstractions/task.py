@@ -99,8 +99,12 @@ class Task(abc.ABC, Generic[EnvType]):
             )
         result = self._step(action)
         self._add_reward(result.reward)
-        self._num_steps_taken += 1
+        self._increment_num_steps_taken()
         return result._replace(done=bool(result.done or self.is_done()))
+
+    def _increment_num_steps_taken(self) -> None:
+        """Counts one step; tasks that count more than that override it."""
+        self._num_steps_taken += 1
 
     def _add_reward(self, reward: Any) -> None:
         """Adds a reward, or one reward for each agent, to the total."""

@@ -55,7 +55,7 @@ def whole_number(minimum: float) -> Callable[[Any], int]:
     """Checks for a whole number of at least `minimum`; 1e6 is one."""
 
     def check(value: Any) -> int:
-        if not _is_number(value) or not float(value).is_integer() or value < minimum:
+        if not is_number(value) or not float(value).is_integer() or value < minimum:
             bound = "" if minimum == -float("inf") else f" >= {minimum:g}"
             raise ValueError(f"a whole number{bound}")
         return int(value)
@@ -65,14 +65,14 @@ def whole_number(minimum: float) -> Callable[[Any], int]:
 
 def fraction(value: Any) -> float:
     """Checks for a number from 0 to 1."""
-    if not _is_number(value) or not 0 <= value <= 1:
+    if not is_number(value) or not 0 <= value <= 1:
         raise ValueError("a number from 0 to 1")
     return float(value)
 
 
 def positive(value: Any) -> float:
     """Checks for a number above 0; infinity is one."""
-    if not _is_number(value) or not value > 0:
+    if not is_number(value) or not value > 0:
         raise ValueError("a number above 0")
     return float(value)
 
@@ -116,7 +116,8 @@ def one_of(*choices: str) -> Callable[[Any], str]:
     return check
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Says whether `value` is a number, of Python or NumPy; True and False are none."""
     return isinstance(value, numbers.Real) and type(value).__name__ not in ("bool", "bool_")
 
 
@@ -240,6 +241,13 @@ def settings_from(training_settings: TrainingSettings | None, loose: dict[str, A
         ExperimentConfigError: both were given, or a keyword is unknown.
     """
     for name in loose:
+        if name == "offpolicy_component":  # of AllenAct 0.4 and earlier
+            raise ExperimentConfigError(
+                "off-policy data come from a storage, no longer from an OffPolicyPipelineComponent.",
+                given=f"{owner.__name__}(offpolicy_component=...)",
+                do="add a storage to named_storages of the pipeline and StageComponent(uuid=..., storage_uuid=..., "
+                "loss_names=...) to stage_components; MiniGridExpertTrajectoryStorage is such a storage.",
+            )
         if name not in SETTING_NAMES:
             raise unknown_setting(name, (*SETTING_NAMES, *inspect.signature(owner).parameters))
     if training_settings is not None and loose:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from allenact.base_abstractions.misc import Memory
 from allenact.errors import ExperimentConfigError, did_you_mean
-from allenact.pipeline.settings import SETTING_NAMES, TrainingSettings, settings_from
+from allenact.pipeline.settings import SETTING_NAMES, TrainingSettings, is_number, settings_from
 
 if TYPE_CHECKING:
     from allenact.utils.metrics import ScalarMeanTracker
@@ -124,9 +124,7 @@ class PipelineStage:
         callback_to_change_engine_attributes: Mapping[str, Mapping[str, Any]] | None = None,
         **training_settings_kwargs: Any,
     ) -> None:
-        if not callable(max_stage_steps) and (
-            isinstance(max_stage_steps, bool) or not isinstance(max_stage_steps, (int, float))
-        ):
+        if not callable(max_stage_steps) and not is_number(max_stage_steps):
             raise ExperimentConfigError(
                 "the length of a pipeline stage is a number of environment steps.",
                 given=f"max_stage_steps={max_stage_steps!r}",

@@ -15,7 +15,7 @@ EVALUATION_SEED = 12345
 """Seed of validation and test workers, so that what a checkpoint achieves does not depend on the run's seed."""
 
 
-def set_seed(seed: int | None) -> None:
+def set_seed(seed: int | None = None) -> None:
     """Seeds the global generators of torch (all devices), Python and NumPy; None does nothing."""
     if seed is None:
         return

@@ -34,7 +34,7 @@ class BabyAITask(SeededTask):
         env: the level, already reset; its own step limit should be above `max_steps`.
         sensors: a suite, or the sensors to make one of.
         task_info: what describes this episode.
-        max_steps: environment steps after which the episode is cut.
+        max_steps: environment steps after which the episode is cut; None: the level's own limit.
         **kwargs: ignored.
     """
 
@@ -43,9 +43,10 @@ class BabyAITask(SeededTask):
         env: MiniGridEnv,
         sensors: SensorSuite | Sequence[Sensor],
         task_info: dict[str, Any],
-        max_steps: int,
+        max_steps: int | None = None,
         **kwargs: Any,
     ) -> None:
+        max_steps = grid_world(env).max_steps if max_steps is None else max_steps
         super().__init__(env=env, sensors=sensors, task_info=task_info, max_steps=max_steps, **kwargs)
         self._minigrid_done = False
         self._was_successful = False

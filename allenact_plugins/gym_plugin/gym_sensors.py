@@ -46,7 +46,8 @@ class GymSensor(Sensor[GymEnvironment, Task[GymEnvironment]]):
         **kwargs: Any,
     ) -> None:
         self.gym_env_name = gym_env_name
-        super().__init__(uuid=uuid, observation_space=self._space(gym_env_name, gym_env_kwargs or {}))
+        self.gym_env_kwargs = gym_env_kwargs or {}
+        super().__init__(uuid=uuid, observation_space=self._get_observation_space())
 
     def get_observation(
         self,
@@ -81,8 +82,9 @@ class GymSensor(Sensor[GymEnvironment, Task[GymEnvironment]]):
                 do="give sensor and task sampler the same id (and the same gym_env_kwargs).",
             )
 
-    def _space(self, gym_env_name: str, gym_env_kwargs: dict[str, Any]) -> gymnasium.Space[Any]:
-        return _float32_space(environment_spaces(gym_env_name, **gym_env_kwargs)[0], also_bytes=False)
+    def _get_observation_space(self) -> gymnasium.Space[Any]:
+        """Returns the space of the observations; sensors for other environments override it."""
+        return _float32_space(environment_spaces(self.gym_env_name, **self.gym_env_kwargs)[0], also_bytes=False)
 
 
 class GymBox2DSensor(GymSensor):
@@ -102,11 +104,11 @@ class GymBox2DSensor(GymSensor):
     ) -> None:
         super().__init__(gym_env_name, uuid, **kwargs)
 
-    def _space(self, gym_env_name: str, gym_env_kwargs: dict[str, Any]) -> gymnasium.Space[Any]:
-        if gym_env_name in BOX2D_SPACES and not gym_env_kwargs:
-            shape, low, high, dtype = BOX2D_SPACES[gym_env_name]
+    def _get_observation_space(self) -> gymnasium.Space[Any]:
+        if self.gym_env_name in BOX2D_SPACES and not self.gym_env_kwargs:
+            shape, low, high, dtype = BOX2D_SPACES[self.gym_env_name]
             return gymnasium.spaces.Box(low, high, shape, dtype)
-        return super()._space(gym_env_name, gym_env_kwargs)
+        return super()._get_observation_space()
 
 
 class GymMuJoCoSensor(GymSensor):
@@ -120,11 +122,11 @@ class GymMuJoCoSensor(GymSensor):
     def _convert(observation: Any) -> Any:
         return as_float32(observation)
 
-    def _space(self, gym_env_name: str, gym_env_kwargs: dict[str, Any]) -> gymnasium.Space[Any]:
-        if gym_env_name in MUJOCO_TASKS and "xml_file" not in gym_env_kwargs:
-            shape = (MUJOCO_TASKS[gym_env_name].observation_size,)  # known without loading MuJoCo
+    def _get_observation_space(self) -> gymnasium.Space[Any]:
+        if self.gym_env_name in MUJOCO_TASKS and "xml_file" not in self.gym_env_kwargs:
+            shape = (MUJOCO_TASKS[self.gym_env_name].observation_size,)  # known without loading MuJoCo
             return gymnasium.spaces.Box(-np.inf, np.inf, shape, np.float32)
-        return _float32_space(environment_spaces(gym_env_name, **gym_env_kwargs)[0])
+        return _float32_space(environment_spaces(self.gym_env_name, **self.gym_env_kwargs)[0])
 
 
 def as_float32(observation: Any) -> Any:

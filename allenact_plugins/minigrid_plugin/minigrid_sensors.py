@@ -70,13 +70,16 @@ class EgocentricMiniGridSensor(Sensor[MiniGridEnv, Task[MiniGridEnv]]):
         self.num_objects = max(OBJECT_TO_IDX.values()) + 1
         self.num_colors = max(COLOR_TO_IDX.values()) + 1
         self.num_states = max(STATE_TO_IDX.values()) + 1
-        space = gym.spaces.Box(
+        super().__init__(uuid=uuid, observation_space=self._get_observation_space())
+
+    def _get_observation_space(self) -> gym.spaces.Box:
+        size = self.agent_view_size
+        return gym.spaces.Box(
             low=0,
             high=max(self.num_objects, self.num_colors, self.num_states) - 1,
-            shape=(agent_view_size, agent_view_size, view_channels),
+            shape=(size, size, self.view_channels),
             dtype=np.int64,
         )
-        super().__init__(uuid=uuid, observation_space=space)
 
     def get_observation(
         self,
@@ -105,8 +108,10 @@ class MiniGridMissionSensor(Sensor[MiniGridEnv, Task[MiniGridEnv]]):
 
     def __init__(self, instr_len: int, uuid: str = "minigrid_mission", **kwargs: Any) -> None:
         self.instr_len = instr_len
-        space = gym.spaces.Box(low=0, high=len(ALL_VOCAB_TOKENS), shape=(instr_len,), dtype=np.int64)
-        super().__init__(uuid=uuid, observation_space=space)
+        super().__init__(uuid=uuid, observation_space=self._get_observation_space())
+
+    def _get_observation_space(self) -> gym.spaces.Box:
+        return gym.spaces.Box(low=0, high=len(ALL_VOCAB_TOKENS), shape=(self.instr_len,), dtype=np.int64)
 
     def get_observation(
         self,

@@ -175,6 +175,7 @@ class MiniGridTask(SeededTask):
     def graph(self, graph: nx.DiGraph) -> None:
         self._graph = graph
 
+    @property
     def graph_created(self) -> bool:
         """Whether this task has its graph already."""
         return self._graph is not None
@@ -206,8 +207,8 @@ class AskForHelpSimpleCrossingTask(MiniGridTask):
     _ACTION_NAMES = ("left", "right", "forward", "toggle")
     _ACTION_IND_TO_MINIGRID_IND = tuple(Actions[name].value for name in _ACTION_NAMES)
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self.num_toggles = 0
 
     def _step(self, action: Any) -> RLStepResult:
@@ -278,7 +279,7 @@ class MiniGridTaskSampler(SeededTaskSampler):
 
     def _make_task(self, seed: int, repeated: bool) -> MiniGridTask:
         last_task, graph = self._last_task, self._graphs.get(seed)
-        if isinstance(last_task, MiniGridTask) and last_task.graph_created():
+        if isinstance(last_task, MiniGridTask) and last_task.graph_created:
             if repeated:
                 graph = last_task.graph
             elif self.cache_graphs and self._last_seed is not None:

@@ -173,3 +173,14 @@ def test_samplers_need_not_batch_or_save():
     assert sampler.state_dict(sampler.next_task()) is None
     with pytest.raises(NotImplementedError, match="OneTaskSampler cannot be restored"):
         sampler.load_state_dict({})
+
+
+def test_a_task_may_count_its_steps_elsewhere_too():
+    class Counting(CountTask):
+        def _increment_num_steps_taken(self):
+            super()._increment_num_steps_taken()
+            self.env.append("counted")
+
+    task = Counting(env=[], sensors=[CountSensor()], task_info={}, max_steps=3)
+    task.step("go")
+    assert (task.env, task.num_steps_taken()) == (["go", "counted"], 1)

@@ -9,6 +9,7 @@ import pytest
 from allenact.errors import ExperimentConfigError
 from allenact.pipeline.schedules import LinearDecay
 from allenact.pipeline.settings import TrainingSettings
+from allenact.pipeline.stage import PipelineStage
 
 UPSTREAM_NAMES = {
     "num_mini_batch",
@@ -144,3 +145,12 @@ def test_copies_are_independent(duplicate):
     other.num_steps = 6
     assert settings.num_steps == 5
     assert repr(other) == "TrainingSettings(num_steps=6)"
+
+
+def test_offpolicy_components_of_old_files_are_told_what_replaced_them():
+    with pytest.raises(ExperimentConfigError, match=r"(?s)OffPolicyPipelineComponent.*StageComponent"):
+        PipelineStage(loss_names=[], max_stage_steps=1, offpolicy_component=object())
+
+
+def test_the_length_of_a_stage_may_be_a_number_of_numpy():
+    assert not PipelineStage(loss_names=[], max_stage_steps=np.int64(3)).is_complete

@@ -11,7 +11,7 @@ from minigrid.envs.babyai import GoToObj
 from allenact.testing.contracts import check_task_sampler
 from allenact_plugins.babyai_plugin import babyai_tasks
 from allenact_plugins.babyai_plugin.babyai_constants import BABYAI_EXPERT_TRAJECTORIES_DIR
-from allenact_plugins.babyai_plugin.babyai_tasks import BabyAITaskSampler
+from allenact_plugins.babyai_plugin.babyai_tasks import BabyAITask, BabyAITaskSampler
 from allenact_plugins.minigrid_plugin.minigrid_sensors import EgocentricMiniGridSensor, MiniGridMissionSensor
 
 SENSORS = [EgocentricMiniGridSensor(agent_view_size=7, view_channels=3), MiniGridMissionSensor(instr_len=5)]
@@ -141,3 +141,8 @@ def test_a_saved_mission_goes_on(level):
     task = sampler.next_task()
     task.step(LEFT)
     assert sampler.state_dict(task)["actions"] == [LEFT]
+
+
+def test_a_task_without_a_limit_of_its_own_has_the_levels():
+    env = make_sampler(seed=0).next_task().env
+    assert BabyAITask(env, [EgocentricMiniGridSensor(7, 3)], {}).max_steps == env.max_steps

@@ -128,3 +128,16 @@ def test_a_sensor_for_another_environment():
     sensors = SensorSuite([GymMuJoCoSensor("Ant-v2", uuid="state")])
     with pytest.raises(SpaceMismatchError, match=r'(?s)"state" is made for another.*Ant-v2.*\(111,\).*Hopper-v2'):
         GymTaskSampler("Hopper-v2", sensors=sensors, seed=0).next_task()
+
+
+@pytest.mark.parametrize("sensor_class", [GymBox2DSensor, GymMuJoCoSensor])
+def test_a_subclass_may_know_another_environment(sensor_class):
+    class Mine(sensor_class):
+        def _get_observation_space(self):
+            if self.gym_env_name == "Mine-v0":
+                return gymnasium.spaces.Box(-1, 1, (3,))
+            return super()._get_observation_space()
+
+    assert Mine(gym_env_name="Mine-v0", uuid="mine").observation_space.shape == (3,)
+    with pytest.raises(UnknownEnvironmentError):
+        Mine(gym_env_name="Nobodys-v0", uuid="mine")

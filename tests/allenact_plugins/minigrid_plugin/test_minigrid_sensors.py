@@ -93,3 +93,12 @@ def test_unknown_words_are_refused(draw):
     env = draw("### #># ###", mission="get to the green goal square")
     with pytest.raises(TaskError, match=re.escape("words that BabyAI does not use: get, goal, square.")):
         MiniGridMissionSensor(instr_len=5).get_observation(env, task=None)
+
+
+def test_a_subclass_may_declare_another_space():
+    class Floats(EgocentricMiniGridSensor):
+        def _get_observation_space(self):
+            space = super()._get_observation_space()
+            return type(space)(0.0, 10.0, space.shape, np.float32)
+
+    assert Floats(agent_view_size=3).observation_space.dtype == np.float32

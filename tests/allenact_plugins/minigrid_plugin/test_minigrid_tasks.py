@@ -111,9 +111,9 @@ def test_corrupt_expert_answers_at_random_once_it_was_near(draw):
 def test_graph_is_shared_under_a_name(draw):
     picture = "##### #>.G# #####"
     first = make_task(draw(picture), task_cache_uid="test_graph_is_shared_under_a_name")
-    assert not first.graph_created()
+    assert not first.graph_created
     graph = first.graph
-    assert first.graph_created()
+    assert first.graph_created
     assert make_task(draw(picture), task_cache_uid="test_graph_is_shared_under_a_name").graph is graph
     assert make_task(draw(picture)).graph is not graph
     assert graph.number_of_nodes() == 3 * 4 + 1
@@ -184,7 +184,7 @@ def test_environments_of_old_are_stepped_too(draw):
 
 def test_share_of_questions():
     env = AskForHelpSimpleCrossing(size=7, seed=0)
-    task = AskForHelpSimpleCrossingTask(env=env, sensors=SENSORS, task_info={}, max_steps=4)
+    task = AskForHelpSimpleCrossingTask(env, SENSORS, {}, 4)
     assert task.action_space.n == 4
     seen = [task.step(action).observation["minigrid_ego_image"].any() for action in (3, 0, 3, 0)]
     assert seen == [True, False, True, False]
