@@ -50,14 +50,12 @@ def sampler_process(config):
     args = [config.train_task_sampler_args(0, 1, seeds=[1])]
     ours, theirs = Pipe()
     action = np.zeros(config.create_model().action_space.shape)
-    for request in (("observe_rows", ()), ("step_rows", (action[None],)), ("select_rows", ()), CLOSE):
+    for request in (("observe", ()), ("step_batch", (action[None],)), CLOSE):
         ours.send_bytes(pickle.dumps(request))
     run_worker(theirs, pickle.dumps(WorkerSpec(config.make_sampler_fn, args, None, True, None, 0, 1, as_batch=True)))
-    greeting, layout, endings, (observations, rewards, dones, truncated) = [
-        pickle.loads(ours.recv_bytes()) for _ in range(4)
-    ]
-    assert ("MuJoCo" in greeting.batch) == isinstance(config, Ant)
-    assert np.isfinite(rewards).all()
+    info, observations, batch = [pickle.loads(ours.recv_bytes()) for _ in range(3)]
+    assert ("MuJoCo" in info.batch) == isinstance(config, Ant)
+    assert np.isfinite(batch.rewards).all()
 
 def validation(config):
     with tempfile.NamedTemporaryFile(suffix=".pt") as file:

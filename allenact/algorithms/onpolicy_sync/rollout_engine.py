@@ -10,7 +10,7 @@ from allenact.algorithms.onpolicy_sync.collection import RolloutCollector, StopR
 from allenact.algorithms.onpolicy_sync.engine_base import TRAIN_MODE_STR, OnPolicyRLEngine
 from allenact.algorithms.onpolicy_sync.storage import RolloutBlockStorage, RolloutStorage
 from allenact.algorithms.onpolicy_sync.teacher import Teacher
-from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import VectorSampledTasks
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import ProcessVectorTasks
 from allenact.errors import TaskWorkerError
 from allenact.utils.seeding import restore_rng_state, worker_seeds
 from allenact.utils.system import get_logger
@@ -165,7 +165,7 @@ class RolloutEngine(OnPolicyRLEngine):
         Samplers that are alive but have no saved state continue their episodes, with a recurrent memory of zeros.
         """
         tasks, count = self.vector_tasks, self.num_samplers
-        if not isinstance(tasks, VectorSampledTasks):
+        if not isinstance(tasks, ProcessVectorTasks):
             raise TypeError(f"{type(tasks).__name__} has no processes that could be lost")
         self.restarts += 1
         seeds = worker_seeds(count, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import VectorSampledTasks
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import ProcessVectorTasks
 from allenact.base_abstractions.experiment_config import MachineParams
 from allenact.errors import ExperimentConfigError, SpaceMismatchError, did_you_mean
 from allenact.utils.system import get_logger
@@ -104,7 +104,7 @@ def describe_training(trainer: OnPolicyTrainer) -> None:
     )
     if pipeline.rollout_storage is not None:
         logger.info(f"{trainer.num_samplers} task samplers, {trainer.vector_tasks.description}")
-        if trainer.restarts_samplers and not isinstance(trainer.vector_tasks, VectorSampledTasks):
+        if trainer.restarts_samplers and not isinstance(trainer.vector_tasks, ProcessVectorTasks):
             logger.warning(
                 "--enable_crash_recovery has no effect on these task samplers, stepped in the training process:"
                 " --sampler_backend process steps them in others."

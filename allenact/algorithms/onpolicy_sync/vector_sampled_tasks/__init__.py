@@ -1,12 +1,14 @@
 """Many task samplers stepped together: in this process, in worker processes, or by one vectorised engine.
 
-`SingleProcessVectorSampledTasks` is the reference; the others give the same numbers, faster.
+`SingleProcessVectorSampledTasks` is the reference; `ProcessVectorTasks` and `BatchedVectorTasks` give the same numbers,
+faster. `VectorSampledTasks` is `ProcessVectorTasks` with the constructor and the list interface of AllenAct.
 """
 
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.base import VectorTasks
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.batched import BatchedVectorTasks
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.factory import make_vector_tasks
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.multi_process import VectorSampledTasks
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.process import ProcessVectorTasks
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.protocol import (
     ACTION_SPACE_COMMAND,
     ATTR_COMMAND,
@@ -51,6 +53,7 @@ __all__ = [
     "STEP_COMMAND",
     "BatchedVectorTasks",
     "DelaySignalHandling",
+    "ProcessVectorTasks",
     "SingleProcessVectorSampledTasks",
     "VectorSampledTasks",
     "VectorTasks",

@@ -1,4 +1,4 @@
-"""What the training loop asks of N task samplers, whoever steps them, and AllenAct's list interface on top of it."""
+"""VectorTasks: what training and evaluation ask of N task samplers, whoever steps them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import torch
 
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import protocol
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.worker_rollouts import RolloutChunk, RolloutRequest
-from allenact.base_abstractions.misc import RLStepResult
 from allenact.base_abstractions.sensor import Sensor, SensorSuite
 from allenact.base_abstractions.task import TaskSampler
 from allenact.base_abstractions.task_batch import ObservationDict, StepBatch
@@ -43,6 +42,8 @@ class VectorTasks(ABC):
         observation_space: what every task observes, a dict space.
         action_spaces: the action space of each sampler's first task.
         action_space: how flat actions become actions of the tasks.
+        num_samplers: active or paused.
+        active: indices of the active ones among them.
     """
 
     description: str
@@ -58,11 +59,11 @@ class VectorTasks(ABC):
                 "an empty list of task sampler arguments",
                 "set nprocesses >= 1 in machine_params for this mode.",
             )
-        self._num_samplers = num_samplers
-        self._active = list(range(num_samplers))
+        self.num_samplers = num_samplers
+        self.active = list(range(num_samplers))
         self._closed = False
 
-    # What the training loop uses
+    # Steps and states of all active samplers
 
     @abstractmethod
     def observe(self) -> ObservationDict:
@@ -89,37 +90,20 @@ class VectorTasks(ABC):
         raise NotImplementedError(f"{type(self).__name__} has no processes that could collect a rollout")
 
     @abstractmethod
-    def next_task(self, **kwargs: Any) -> list[Any]:
-        """Abandons the current tasks and draws new ones with `sampler.next_task(**kwargs)`.
-
-        Returns:
-            The first observation of each new task, None where the sampler has none left.
-        """
-
-    @abstractmethod
-    def reset_all(self) -> None:
-        """Calls `sampler.reset()` and draws the first task of every active sampler.
-
-        Raises:
-            NoTaskError: (a RuntimeError) a sampler has no first task.
-        """
-
-    @abstractmethod
-    def set_seeds(self, seeds: Sequence[int]) -> None:
-        """Seeds the generators of the active samplers, one seed each."""
-
-    @abstractmethod
     def state_dict(self) -> list[dict[str, Any] | None]:
         """Returns for each sampler (none may be paused) what is needed to continue, None where it cannot be saved."""
 
     @abstractmethod
-    def load_state_dict(self, states: Sequence[dict[str, Any] | None]) -> list[int]:
+    def load_state_dict(self, states: Sequence[dict[str, Any] | None], keep_unsaved: bool = False) -> list[int]:
         """Restores what `state_dict` returned; `observe()` then gives the restored observations.
 
-        Samplers whose state is None are reset and begin a new task.
+        Args:
+            states: one for each sampler (none may be paused). A sampler that cannot restore its state is reset and
+                begins a new task.
+            keep_unsaved: whether samplers whose state is None continue their current tasks; else they are reset, too.
 
         Returns:
-            The indices of those samplers.
+            The indices of the samplers that were not restored.
         """
 
     @abstractmethod
@@ -135,7 +119,7 @@ class VectorTasks(ABC):
     @property
     def num_unpaused_tasks(self) -> int:
         """Number of active samplers."""
-        return len(self._active)
+        return len(self.active)
 
     @property
     def is_closed(self) -> bool:
@@ -144,13 +128,13 @@ class VectorTasks(ABC):
 
     def pause_at(self, sampler_index: int) -> None:
         """Excludes the active sampler at that position; those after it move down by one."""
-        del self._active[sampler_index]
+        del self.active[sampler_index]
 
     def resume_all(self) -> None:
         """Includes all samplers again, in their original order."""
-        self._active = list(range(self._num_samplers))
+        self.active = list(range(self.num_samplers))
 
-    # Questions to the tasks and samplers
+    # Commands to the tasks and samplers
 
     def command(self, commands: str | Sequence[str], data_list: Sequence[Any] | None = None) -> list[Any]:
         """Sends a command (a constant of `protocol`) to every active sampler and returns the answers.
@@ -205,6 +189,34 @@ class VectorTasks(ABC):
         """Returns an attribute of one current task."""
         return self.command_at(sampler_index, protocol.ATTR_COMMAND, attr_name)
 
+    def get_observations(self) -> list[Any]:
+        """Returns the current observation dict of each active sampler."""
+        return self.call("get_observations")
+
+    def next_task(self, **kwargs: Any) -> list[Any]:
+        """Abandons the current tasks and draws new ones with `sampler.next_task(**kwargs)`.
+
+        Returns:
+            The first observation of each new task, None where the sampler has none left.
+        """
+        return self.command(protocol.NEXT_TASK_COMMAND, [kwargs] * self.num_unpaused_tasks)
+
+    def next_task_at(self, sampler_index: int) -> list[Any]:
+        """Abandons one current task and draws another; returns a list of its first observation."""
+        return [self.command_at(sampler_index, protocol.NEXT_TASK_COMMAND)]
+
+    def reset_all(self) -> None:
+        """Calls `sampler.reset()` and draws the first task of every active sampler.
+
+        Raises:
+            NoTaskError: (a RuntimeError) a sampler has no first task.
+        """
+        self.command(protocol.RESET_COMMAND)
+
+    def set_seeds(self, seeds: Sequence[int]) -> None:
+        """Seeds the generators of the active samplers, one seed each."""
+        self.command(protocol.SEED_COMMAND, seeds)
+
     def lengths(self) -> list[float]:
         """Returns how many tasks each active sampler still has to hand out."""
         return self.command(protocol.SAMPLER_ATTR_COMMAND, self._for_each("length"))
@@ -248,52 +260,6 @@ class VectorTasks(ABC):
     def __del__(self) -> None:
         with contextlib.suppress(Exception):  # the interpreter may be shutting down
             self.close()
-
-
-class ListVectorTasks(VectorTasks):
-    """Adds AllenAct's list interface: one `RLStepResult` for each active sampler.
-
-    Where a task ends, `info[COMPLETE_TASK_METRICS_KEY]` holds its metrics (if any), `info[COMPLETE_TASK_CALLBACK_KEY]`
-    what the callback sensors saw (if there are any), and `observation` is the first one of the next task, None if
-    there is none; `reward` and `done` belong to the task that ended.
-    """
-
-    def step(self, actions: Sequence[Any]) -> list[RLStepResult]:
-        """Takes one step with each active sampler; actions are plain Python values."""
-        self.async_step(actions)
-        return self.wait_step()
-
-    @abstractmethod
-    def async_step(self, actions: Sequence[Any]) -> None:
-        """Starts a step, whose results `wait_step` returns."""
-
-    @abstractmethod
-    def wait_step(self) -> list[RLStepResult]:
-        """Returns the results of the step that `async_step` started."""
-
-    def step_at(self, sampler_index: int, action: Any) -> list[RLStepResult]:
-        """Takes one step with one active sampler; returns a list of one result."""
-        return [self.command_at(sampler_index, protocol.STEP_COMMAND, action)]
-
-    def get_observations(self) -> list[Any]:
-        """Returns the current observation dict of each active sampler."""
-        return self.call("get_observations")
-
-    def next_task(self, **kwargs: Any) -> list[Any]:
-        """Abandons the current tasks and draws new ones; returns their first observations."""
-        return self.command(protocol.NEXT_TASK_COMMAND, [kwargs] * self.num_unpaused_tasks)
-
-    def next_task_at(self, sampler_index: int) -> list[Any]:
-        """Abandons one current task and draws another; returns a list of its first observation."""
-        return [self.command_at(sampler_index, protocol.NEXT_TASK_COMMAND)]
-
-    def reset_all(self) -> None:
-        """Calls `sampler.reset()` and draws the first task of every active sampler."""
-        self.command(protocol.RESET_COMMAND)
-
-    def set_seeds(self, seeds: Sequence[int]) -> None:
-        """Seeds the generators of the active samplers, one seed each."""
-        self.command(protocol.SEED_COMMAND, seeds)
 
 
 def as_array(flat_actions: FlatActions) -> np.ndarray:

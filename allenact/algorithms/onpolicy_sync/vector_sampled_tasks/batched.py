@@ -45,7 +45,7 @@ class BatchedVectorTasks(VectorTasks):
         super().__init__(len(batch.samplers))
         self.description = batch.description
         try:
-            tasks = [batch.task(index) for index in self._active]
+            tasks = [batch.task(index) for index in self.active]
             self.observation_space = common_observation_space([task.observation_space for task in tasks], first_sampler)
         except BaseException:
             self.close()
@@ -55,40 +55,24 @@ class BatchedVectorTasks(VectorTasks):
 
     def observe(self) -> ObservationDict:
         """Returns the current observations, leaves [N, O...]."""
-        return self.batch.observe(self._active)
+        return self.batch.observe(self.active)
 
     def step_batch(self, flat_actions: FlatActions) -> StepBatch:
         """Takes one step in every active task; where one ends, draws the next."""
-        return self.batch.step(as_array(flat_actions), self._active)
-
-    def next_task(self, **kwargs: Any) -> list[Any]:
-        """Abandons the current tasks and draws new ones; returns their first observations."""
-        self.batch.next_tasks(self._active, **kwargs)
-        observations = self.observe()
-        return [row_of(observations, position) for position in range(self.num_unpaused_tasks)]
-
-    def reset_all(self) -> None:
-        """Calls `sampler.reset()` and draws the first task of every active sampler."""
-        with preserve_rng_state():
-            self.batch.reset(self._active)
-
-    def set_seeds(self, seeds: Sequence[int]) -> None:
-        """Seeds the generators of the active samplers, one seed each."""
-        with preserve_rng_state():
-            for index, seed in zip(self._active, seeds, strict=True):
-                self.batch.samplers[index].set_seed(seed)
+        return self.batch.step(as_array(flat_actions), self.active)
 
     def state_dict(self) -> list[dict[str, Any] | None]:
         """Returns for each sampler what is needed to continue, None where it cannot be saved."""
         return self.batch.state_dict()
 
-    def load_state_dict(self, states: Sequence[dict[str, Any] | None]) -> list[int]:
-        """Restores what `state_dict` returned; returns the indices of samplers that had to be restarted."""
-        restarted = self._restore(states)
+    def load_state_dict(self, states: Sequence[dict[str, Any] | None], keep_unsaved: bool = False) -> list[int]:
+        """Restores what `state_dict` returned; see `VectorTasks.load_state_dict`."""
+        left = self._restore(states)
+        restarted = [index for index in left if states[index] is not None or not keep_unsaved]
         if restarted:
             with preserve_rng_state():
                 self.batch.reset(restarted)
-        return restarted
+        return left
 
     def _restore(self, states: Sequence[dict[str, Any] | None]) -> list[int]:
         """Restores samplers; returns those for which there is nothing to restore or it cannot be done."""
@@ -108,14 +92,25 @@ class BatchedVectorTasks(VectorTasks):
         return states[index] is not None
 
     def run_commands(self, positions: Sequence[int], commands: Sequence[str], data: Sequence[Any]) -> list[Any]:
-        """Answers commands that do not advance tasks, which goes by `step_batch` and `next_task` here."""
-        answers = []
-        for position, command, item in zip(positions, commands, data, strict=True):
-            index = self._active[position]
-            is_for_sampler = command in (protocol.SAMPLER_COMMAND, protocol.SAMPLER_ATTR_COMMAND)
-            target = self.batch.samplers[index] if is_for_sampler else self.batch.task(index)
-            answers.append(protocol.answer(command, item, target))
-        return answers
+        """Answers one command for each of some active samplers. None can be stepped without the others."""
+        return [self._answer(*question) for question in zip(positions, commands, data, strict=True)]
+
+    def _answer(self, position: int, command: str, data: Any) -> Any:
+        """Carries out one command for one sampler."""
+        index = self.active[position]
+        match command:
+            case protocol.NEXT_TASK_COMMAND:
+                self.batch.next_tasks([index], **(data or {}))
+                return row_of(self.batch.observe([index]), 0)
+            case protocol.RESET_COMMAND:
+                with preserve_rng_state():
+                    return self.batch.reset([index])
+            case protocol.SEED_COMMAND:
+                with preserve_rng_state():
+                    return self.batch.samplers[index].set_seed(data)
+            case protocol.SAMPLER_COMMAND | protocol.SAMPLER_ATTR_COMMAND:
+                return protocol.answer(command, data, self.batch.samplers[index])
+        return protocol.answer(command, data, self.batch.task(index))
 
     def close(self) -> None:
         """Closes the batch, which closes its samplers. Calling it again does nothing."""

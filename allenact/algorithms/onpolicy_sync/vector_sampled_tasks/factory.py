@@ -15,10 +15,7 @@ from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.batched import (
     build_samplers,
     offers_batch,
 )
-from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.multi_process import (
-    READ_TIMEOUT_S,
-    VectorSampledTasks,
-)
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.process import READ_TIMEOUT_S, ProcessVectorTasks
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.protocol import can_be_pickled
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.single_process import (
     SingleProcessVectorSampledTasks,
@@ -86,18 +83,16 @@ def make_vector_tasks(
     elif choice.backend == "serial":
         tasks = SingleProcessVectorSampledTasks(make_sampler_fn, sampler_fn_args, suite, action_space=action_space)
     else:
-        tasks = VectorSampledTasks(
+        tasks = ProcessVectorTasks(
             make_sampler_fn,
             sampler_fn_args,
             suite,
-            multiprocessing_start_method=None,
             mp_ctx=mp_ctx or worker_context(),
             max_processes=choice.max_processes or max_processes,
             read_timeout=read_timeout,
             action_space=action_space,
-            should_log=False,
-            keep_healthy=keep_healthy,
             as_batches=choice.as_batches,
+            keep_healthy=keep_healthy,
         )
         if backend == "auto" and tasks.batch_obstacle:
             why = f"not batched because {tasks.batch_obstacle}"

@@ -60,7 +60,7 @@ def answer(command: str, data: Any, target: Any) -> Any:
 
 
 Request = tuple[str, tuple[Any, ...]]
-"""A method of the worker's `SingleProcessVectorSampledTasks` and its positional arguments."""
+"""A method of the worker (see `worker._Server`) and its positional arguments."""
 
 
 class Failure(NamedTuple):

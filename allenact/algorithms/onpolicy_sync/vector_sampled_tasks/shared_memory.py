@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from allenact.base_abstractions.task_batch import FinishedEpisode, ObservationDict
+from allenact.base_abstractions.task_batch import ObservationDict, StepBatch
 from allenact.errors import TaskError
 
 _ALIGNMENT = 64  # bytes; a cache line, so that neighbouring arrays are not written through the same one
@@ -35,10 +35,6 @@ class Leaf(NamedTuple):
 
 
 Layout = tuple[Leaf, ...]
-Selection = tuple[ObservationDict, np.ndarray, np.ndarray, np.ndarray]
-"""Observations, rewards, dones and truncated of some rows."""
-Endings = tuple[dict[int, ObservationDict], list[FinishedEpisode], list[int]]
-"""The last three fields of a `StepBatch`: what a step gives beside one row of arrays per sampler."""
 
 
 def as_array(value: Any) -> np.ndarray:
@@ -64,12 +60,17 @@ def copy_observation(observation: Mapping[str, Any]) -> ObservationDict:
 
 
 def layout_of(observation: Mapping[str, Any]) -> Layout:
-    """Returns shape and type of every leaf of a (nested) observation, in its order.
+    """Returns shape and type of every leaf of the (nested) observation of one sampler, in its order.
 
     Raises:
         TaskError: an observation is neither an array, a tensor, a number nor a dictionary of these.
     """
     return tuple(_leaves(observation, ()))
+
+
+def layout_of_batch(observations: Mapping[str, Any]) -> Layout:
+    """Returns the layout of one sampler's observation, given those of N samplers, leaves [N, O...]."""
+    return tuple(leaf._replace(shape=leaf.shape[1:]) for leaf in layout_of(observations))
 
 
 def _leaves(observation: Mapping[str, Any], prefix: tuple[str, ...]) -> Iterator[Leaf]:
@@ -165,7 +166,11 @@ class StepArrays:
                 raise layout_error(self.layout, layout_of(observation), sampler)
             array[row] = value
 
-    def select(self, active: Sequence[int]) -> Selection:
+    def index(self, active: Sequence[int]) -> Any:
+        """Returns what indexes the rows `active`: a slice, which NumPy handles faster, if these are all rows."""
+        return slice(None) if len(active) == self.num_rows else active
+
+    def select(self, active: Sequence[int]) -> tuple[ObservationDict, np.ndarray, np.ndarray, np.ndarray]:
         """Returns observations, rewards, dones and truncated of some rows.
 
         The arrays themselves when all rows are active, which the next step overwrites; else copies.
@@ -180,17 +185,19 @@ class StepArrays:
             node[leaf.path[-1]] = array  # [n_active, O...]
         return observations, leaves[-3], leaves[-2], leaves[-1]
 
-    def put(self, rows: Sequence[int], selection: Selection) -> None:
-        """Writes to some rows what `select` returned elsewhere."""
-        observations, *rest = selection
-        arrays = [_entry(observations, leaf.path) for leaf in self.layout] + rest
-        for mine, theirs in zip(self._results(), arrays, strict=True):
-            mine[rows] = theirs
+    def put_observations(self, active: Sequence[int], observations: Mapping[str, Any]) -> None:
+        """Writes observations, leaves [n, O...], to n rows."""
+        rows = self.index(active)
+        for path, key, is_flat, array, _, _ in self._rows:
+            array[rows] = observations[key] if is_flat else _entry(observations, path)
 
-    def copy_from(self, other: StepArrays) -> None:
-        """Copies all rows of arrays of the same layout and size."""
-        for mine, theirs in zip(self._results(), other._results(), strict=True):
-            mine[...] = theirs
+    def put_step(self, active: Sequence[int], batch: StepBatch) -> None:
+        """Writes the arrays of a step of n samplers to their rows."""
+        rows = self.index(active)
+        self.put_observations(active, batch.observations)
+        self.rewards[rows] = batch.rewards
+        self.dones[rows] = batch.dones
+        self.truncated[rows] = batch.truncated
 
 
 def _entry(observation: Mapping[str, Any], path: tuple[str, ...]) -> Any:

@@ -11,17 +11,14 @@ import gymnasium as gym
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import protocol
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.base import (
     FlatActions,
-    ListVectorTasks,
     NoTaskError,
     as_array,
     callback_suite,
     close_samplers,
     common_observation_space,
 )
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.list_interface import ListVectorTasks
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.shared_memory import (
-    Endings,
-    Layout,
-    Selection,
     StepArrays,
     copy_observation,
     layout_of,
@@ -93,8 +90,8 @@ class SingleProcessVectorSampledTasks(ListVectorTasks):
             for args in sampler_fn_args_list or ():
                 with self._rng_guard():
                     self._samplers.append(make_sampler_fn(**{"mp_ctx": None, **args}))
-            self._tasks = [self._first_task(index) for index in self._active]
-            first_tasks = [self._task(index) for index in self._active]
+            self._tasks = [self._first_task(index) for index in self.active]
+            first_tasks = [self._task(index) for index in self.active]
             self.observation_space = common_observation_space(
                 [task.observation_space for task in first_tasks], first_sampler
             )
@@ -158,46 +155,24 @@ class SingleProcessVectorSampledTasks(ListVectorTasks):
 
     def observe(self) -> ObservationDict:
         """Returns the current observations, leaves [N, O...]."""
-        self.observe_rows()
-        return self.select_rows()[0]
-
-    def observe_rows(self) -> Layout:
-        """Writes the current observation of every active sampler to its row; returns the layout of a row."""
-        observations = [self._task(index).get_observations() for index in self._active]
+        observations = [self._task(index).get_observations() for index in self.active]
         if self._arrays is None:
-            self.use_arrays(StepArrays(layout_of(observations[0]), self._num_samplers))
-        assert self._arrays is not None
-        for index, observation in zip(self._active, observations, strict=True):
+            self._arrays = StepArrays(layout_of(observations[0]), self.num_samplers)
+        for index, observation in zip(self.active, observations, strict=True):
             self._arrays.write(index, observation, self._first_sampler + index)
-        return self._arrays.layout
-
-    def use_arrays(self, arrays: StepArrays) -> None:
-        """Writes rows to these arrays from now on, which take over what has been written so far."""
-        if self._arrays is not None:
-            arrays.copy_from(self._arrays)
-        self._arrays = arrays
+        return self._arrays.select(self.active)[0]
 
     def step_batch(self, flat_actions: FlatActions) -> StepBatch:
         """Takes one step in every active task; where one ends, draws the next."""
-        endings = self.step_rows(flat_actions)
-        return StepBatch(*self.select_rows(), *endings)
-
-    def step_shared_rows(self) -> Endings:
-        """Does what `step_rows` does with the actions that are in the arrays."""
-        assert self._arrays is not None
-        return self.step_rows(self._arrays.actions[self._active])
-
-    def step_rows(self, flat_actions: FlatActions) -> Endings:
-        """Takes one step in every active task, writes the rows, returns what has no place in a row."""
         if self._arrays is None:
-            self.observe_rows()
+            self.observe()
         arrays = self._arrays
         assert arrays is not None
         final_observations: dict[int, ObservationDict] = {}
         episodes: list[FinishedEpisode] = []
         exhausted: list[int] = []
         actions = action_rows(self.action_space, as_array(flat_actions))
-        for position, (index, action) in enumerate(zip(self._active, actions, strict=True)):
+        for position, (index, action) in enumerate(zip(self.active, actions, strict=True)):
             result, end = self._advance(index, action)
             arrays.rewards[index] = _scalar(result.reward)
             arrays.dones[index] = result.done
@@ -210,12 +185,7 @@ class SingleProcessVectorSampledTasks(ListVectorTasks):
                 exhausted.append(position)
             else:
                 arrays.write(index, result.observation, self._first_sampler + index)
-        return final_observations, episodes, exhausted
-
-    def select_rows(self) -> Selection:
-        """Returns observations, rewards, dones and truncated of the active samplers."""
-        assert self._arrays is not None
-        return self._arrays.select(self._active)
+        return StepBatch(*arrays.select(self.active), final_observations, episodes, exhausted)
 
     # Lists
 
@@ -235,7 +205,7 @@ class SingleProcessVectorSampledTasks(ListVectorTasks):
     def run_commands(self, positions: Sequence[int], commands: Sequence[str], data: Sequence[Any]) -> list[Any]:
         """Answers one command for each of some active samplers, by position."""
         return [
-            self._answer(self._active[position], command, item)
+            self._answer(self.active[position], command, item)
             for position, command, item in zip(positions, commands, data, strict=True)
         ]
 
@@ -269,21 +239,11 @@ class SingleProcessVectorSampledTasks(ListVectorTasks):
         """Returns for each sampler what is needed to continue, None where it cannot be saved."""
         return [sampler.state_dict(task) for sampler, task in zip(self._samplers, self._tasks, strict=True)]
 
-    def load_state_dict(self, states: Sequence[dict[str, Any] | None]) -> list[int]:
-        """Restores what `state_dict` returned; returns the indices of samplers that had to be restarted."""
-        restarted = [index for index, state in enumerate(states) if not self._restore(index, state)]
-        for index in restarted:
-            self._restart(index)
-        return restarted
-
-    def go_back(self, states: Sequence[dict[str, Any] | None]) -> list[int]:
-        """Restores what `state_dict` returned; returns the samplers that cannot, most of which play on.
-
-        One whose state is refused is restarted.
-        """
+    def load_state_dict(self, states: Sequence[dict[str, Any] | None], keep_unsaved: bool = False) -> list[int]:
+        """Restores what `state_dict` returned; see `VectorTasks.load_state_dict`."""
         left = [index for index, state in enumerate(states) if not self._restore(index, state)]
         for index in left:
-            if states[index] is not None:
+            if states[index] is not None or not keep_unsaved:
                 self._restart(index)
         return left
 

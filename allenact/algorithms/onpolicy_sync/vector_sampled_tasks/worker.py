@@ -21,8 +21,12 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import torch
 
-from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.batched import batch_of, build_samplers
-from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.batched_rows import BatchedRows
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.base import VectorTasks
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.batched import (
+    BatchedVectorTasks,
+    batch_of,
+    build_samplers,
+)
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.protocol import Failure, Request, receive, send
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.shared_memory import (
     Layout,
@@ -39,6 +43,7 @@ from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.worker_rollouts impo
 )
 from allenact.base_abstractions.sensor import SensorSuite
 from allenact.base_abstractions.task import TaskSampler
+from allenact.base_abstractions.task_batch import FinishedEpisode, ObservationDict
 from allenact.utils.rendering import known_gl_variables
 from allenact.utils.seeding import set_seed
 from allenact.utils.system import get_logger, init_logging
@@ -76,16 +81,17 @@ class WorkerSpec:
     gl_variables: dict[str, str] = field(default_factory=known_gl_variables)  # the server of forks may be older
 
 
-class Greeting(NamedTuple):
+class WorkerInfo(NamedTuple):
     """The first answer of a worker."""
 
     observation_space: gym.spaces.Dict
     action_spaces: list[gym.Space]  # one for each sampler
-    batch: str  # how they are stepped together; empty: one after another
-    obstacle: str  # why they are not stepped together, if they were to be
+    batch: str  # describes the batch that steps the samplers; empty: they are stepped one after another
+    batch_obstacle: str  # why there is no batch although `as_batch` asks for one, else empty
 
 
-Tasks = SingleProcessVectorSampledTasks | BatchedRows
+StepEvents = tuple[dict[int, ObservationDict], list[FinishedEpisode], list[int]]
+"""The last three fields of a `StepBatch`, which are no arrays."""
 
 
 def run_worker(connection: Connection, spec: WorkerSpec | bytes) -> None:
@@ -110,8 +116,8 @@ def run_worker(connection: Connection, spec: WorkerSpec | bytes) -> None:
         send(connection, Failure.of(error))
         return
     try:
-        batch = tasks.description if isinstance(tasks, BatchedRows) else ""
-        send(connection, Greeting(tasks.observation_space, tasks.action_spaces, batch, obstacle))
+        batch = tasks.description if isinstance(tasks, BatchedVectorTasks) else ""
+        send(connection, WorkerInfo(tasks.observation_space, tasks.action_spaces, batch, obstacle))
         _Server(connection, tasks, spec.first_sampler).serve()
     except (EOFError, OSError):
         pass  # the trainer is gone
@@ -135,7 +141,7 @@ def _received(spec: WorkerSpec | bytes) -> WorkerSpec:
     return spec
 
 
-def _build(spec: WorkerSpec) -> tuple[Tasks, str]:
+def _build(spec: WorkerSpec) -> tuple[VectorTasks, str]:
     """Builds the samplers and draws their first tasks; also returns why they are no batch, if they were to be."""
     os.environ.update(spec.gl_variables)
     set_seed(spec.seed)
@@ -145,7 +151,7 @@ def _build(spec: WorkerSpec) -> tuple[Tasks, str]:
     if spec.as_batch:
         batch = batch_of(samplers, spec.callback_suite, num_threads=1)
         if not isinstance(batch, str):
-            return BatchedRows(batch, spec.action_space, spec.first_sampler), ""
+            return BatchedVectorTasks(batch, spec.action_space, spec.first_sampler), ""
         obstacle = batch
     tasks = SingleProcessVectorSampledTasks.from_samplers(
         samplers,
@@ -172,7 +178,7 @@ def _warnings_of_the_first_only(first_sampler: int) -> Iterator[None]:
 
 
 class _Server:
-    """Answers the trainer's requests, most of which are methods of the tasks.
+    """Answers the trainer's requests: the methods named in `_SERVER_REQUESTS`, and all methods of the tasks.
 
     Args:
         connection: the pipe to the trainer.
@@ -180,10 +186,11 @@ class _Server:
         first_sampler: index of the first one among all samplers.
     """
 
-    def __init__(self, connection: Connection, tasks: Tasks, first_sampler: int) -> None:
+    def __init__(self, connection: Connection, tasks: VectorTasks, first_sampler: int) -> None:
         self._connection = connection
         self._tasks = tasks
         self._first_sampler = first_sampler
+        self._arrays: StepArrays | None = None  # this worker's rows of the trainer's arrays
         self._rollout: RolloutWorker | None = None
 
     def serve(self) -> None:
@@ -193,12 +200,29 @@ class _Server:
         while (request := _next_request(self._connection, pipe)) != CLOSE:
             method, args = request
             try:
-                answer = getattr(self if method in MY_OWN else self._tasks, method)
+                answer = getattr(self if method in _SERVER_REQUESTS else self._tasks, method)
                 send(self._connection, answer(*args))  # may raise too: not everything can be pickled
             except (BrokenPipeError, ConnectionResetError):
                 raise
             except Exception as error:
                 send(self._connection, Failure.of(error))
+
+    def observe_shared(self) -> None:
+        """Writes the current observations to the trainer's arrays."""
+        assert self._arrays is not None
+        self._arrays.put_observations(self._tasks.active, self._tasks.observe())
+
+    def step_shared(self, action_type: str) -> StepEvents:
+        """Takes one step with the actions in the trainer's arrays, and writes the results there.
+
+        Args:
+            action_type: NumPy's name of the type that the model gave the actions.
+        """
+        assert self._arrays is not None
+        active = self._tasks.active
+        batch = self._tasks.step_batch(self._arrays.actions[self._arrays.index(active)].astype(action_type))  # [n, A]
+        self._arrays.put_step(active, batch)
+        return batch.final_observations, batch.episodes, batch.exhausted
 
     def start_rollout(self, request: bytes) -> RolloutChunk:
         """Begins a rollout, given as `RolloutRequest.to_bytes` returned it; returns the first chunk."""
@@ -212,14 +236,14 @@ class _Server:
         return self._rollout.collect_chunk()
 
     def share_memory(self, layout: Layout, num_rows: int, action_size: int, first: int, last: int) -> bool:
-        """Gives the tasks rows `first` to `last` of the trainer's arrays; returns False if that cannot be done."""
+        """Takes over rows `first` to `last` of the trainer's arrays; returns False if that cannot be done."""
         try:
             descriptor = recv_handle(self._connection)
         except OSError:
             return False
         try:
             arrays = StepArrays(layout, num_rows, action_size, map_shared_memory(descriptor))
-            self._tasks.use_arrays(arrays.rows(first, last))
+            self._arrays = arrays.rows(first, last)
         except OSError:
             return False
         finally:
@@ -227,8 +251,8 @@ class _Server:
         return True
 
 
-MY_OWN = ("start_rollout", "continue_rollout", "share_memory")
-"""Requests that are not for the tasks. A file descriptor follows `share_memory`."""
+_SERVER_REQUESTS = ("observe_shared", "step_shared", "start_rollout", "continue_rollout", "share_memory")
+"""A file descriptor follows `share_memory`."""
 
 
 def _next_request(connection: Connection, pipe: select.poll) -> Request:

@@ -11,8 +11,8 @@ import torch
 from allenact.algorithms.onpolicy_sync.engine import OnPolicyInference, OnPolicyTrainer
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import (
     BatchedVectorTasks,
+    ProcessVectorTasks,
     SingleProcessVectorSampledTasks,
-    VectorSampledTasks,
     factory,
 )
 from allenact.algorithms.onpolicy_sync.worker_processes import Ready, evaluation_worker
@@ -23,7 +23,7 @@ from projects.tutorials.gym_mujoco_tutorial import GymMuJoCoTutorialExperimentCo
 
 @pytest.fixture(autouse=True)
 def _four_cores(monkeypatch):
-    for module in ("engine_base", "vector_sampled_tasks.factory", "vector_sampled_tasks.multi_process"):
+    for module in ("engine_base", "vector_sampled_tasks.factory", "vector_sampled_tasks.process"):
         module = importlib.import_module(f"allenact.algorithms.onpolicy_sync.{module}")
         monkeypatch.setattr(module, "usable_cores", lambda: 4)
     monkeypatch.setattr(factory, "worker_context", lambda: multiprocessing.get_context("fork"))
@@ -41,7 +41,7 @@ def test_validation_has_one_process(backend, max_processes):
 
 def test_a_test_has_several_processes():
     with OnPolicyInference(ToyExperiment(num_eval_samplers=2), "test") as engine:
-        assert type(engine.vector_tasks) is VectorSampledTasks
+        assert type(engine.vector_tasks) is ProcessVectorTasks
         assert "in 2 worker processes" in engine.vector_tasks.description
 
 

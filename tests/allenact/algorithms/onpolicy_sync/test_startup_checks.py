@@ -6,7 +6,7 @@ import pytest
 
 from allenact.algorithms.onpolicy_sync.engine import OnPolicyTrainer
 from allenact.algorithms.onpolicy_sync.policy import ReparameterizedPolicy
-from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import BatchedVectorTasks, VectorSampledTasks
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import BatchedVectorTasks, ProcessVectorTasks
 from allenact.testing.experiments import ToyExperiment
 from allenact_plugins.gym_plugin.gym_models import MemorylessActorCritic
 from projects.tutorials import gym_mujoco_tutorial
@@ -41,7 +41,7 @@ def said(caplog):
 )
 def test_the_tutorial_on_auto(num_steps, updates, said):
     tasks, (model, samplers, stage, *_) = said(GymMuJoCoTutorialExperimentConfig(num_steps=num_steps))
-    assert type(tasks) is VectorSampledTasks
+    assert type(tasks) is ProcessVectorTasks
     assert model == (
         "MemorylessActorCritic with 18,793 trainable parameters on cpu, seed 3, starting at 0 environment steps"
     )

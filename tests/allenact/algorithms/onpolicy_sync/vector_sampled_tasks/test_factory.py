@@ -10,8 +10,8 @@ import torch
 
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import (
     BatchedVectorTasks,
+    ProcessVectorTasks,
     SingleProcessVectorSampledTasks,
-    VectorSampledTasks,
     make_vector_tasks,
 )
 from allenact.base_abstractions.sensor import Sensor
@@ -135,21 +135,21 @@ def plain(**kwargs):
     ("sampler_class", "n", "options", "expected"),
     [
         (plain, 1, {}, SingleProcessVectorSampledTasks),
-        (plain, 3, {"max_processes": 2}, VectorSampledTasks),
+        (plain, 3, {"max_processes": 2}, ProcessVectorTasks),
         (plain, 3, {"max_processes": 1}, SingleProcessVectorSampledTasks),
-        (plain, 3, {"max_processes": 1, "backend": "process"}, VectorSampledTasks),
+        (plain, 3, {"max_processes": 1, "backend": "process"}, ProcessVectorTasks),
         (plain, 3, {"backend": "serial"}, SingleProcessVectorSampledTasks),
         (BatchSampler, 1, {}, BatchedVectorTasks),
         (BatchSampler, 3, {}, BatchedVectorTasks),
         (BatchSampler, 3, {"backend": "batched"}, BatchedVectorTasks),
-        (BatchSampler, 3, {"backend": "process", "max_processes": 2}, VectorSampledTasks),
+        (BatchSampler, 3, {"backend": "process", "max_processes": 2}, ProcessVectorTasks),
         (BatchSampler, 3, {"backend": "serial"}, SingleProcessVectorSampledTasks),
-        (BatchSampler, 3, {"sends_policy": True, "num_threads": 2}, VectorSampledTasks),
+        (BatchSampler, 3, {"sends_policy": True, "num_threads": 2}, ProcessVectorTasks),
         (BatchSampler, 3, {"sends_policy": True, "num_threads": 1}, BatchedVectorTasks),
         (BatchSampler, 3, {"sends_policy": True, "max_processes": 1}, BatchedVectorTasks),
         (BatchSampler, 1, {"sends_policy": True, "num_threads": 2}, BatchedVectorTasks),
         (BatchSampler, 3, {"sends_policy": True, "num_threads": 2, "backend": "batched"}, BatchedVectorTasks),
-        (plain, 3, {"sends_policy": True, "num_threads": 2}, VectorSampledTasks),
+        (plain, 3, {"sends_policy": True, "num_threads": 2}, ProcessVectorTasks),
     ],
 )
 def test_choice(sampler_class, n, options, expected):
@@ -160,9 +160,9 @@ def test_choice(sampler_class, n, options, expected):
 
 
 def test_processes_are_not_more_than_cores(monkeypatch):
-    from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import factory, multi_process
+    from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import factory, process
 
-    for module in (factory, multi_process):
+    for module in (factory, process):
         monkeypatch.setattr(module, "usable_cores", lambda: 2)
     with make(plain, 3) as tasks:
         assert "stepped in 2 worker processes" in tasks.description
@@ -216,7 +216,7 @@ def test_what_cannot_be_sent_to_processes_stays_here():
 
 def test_a_batch_that_declines_says_so():
     with make(args={"max_steps": 11}, max_processes=2) as tasks:
-        assert type(tasks) is VectorSampledTasks
+        assert type(tasks) is ProcessVectorTasks
         assert tasks.description.endswith("not batched because BatchSampler offers no batch for them")
     with pytest.raises(ExperimentConfigError, match="cannot be stepped as a batch: BatchSampler"):
         make(args={"max_steps": 11}, backend="batched")
@@ -304,12 +304,12 @@ def test_only_one_sampler_is_built_to_ask():
 
 def test_callback_sensors_need_a_batch_that_reads_them():
     with make(BatchSampler, callback_sensors=[StepsSensor()], max_processes=2) as tasks:
-        assert type(tasks) is VectorSampledTasks
+        assert type(tasks) is ProcessVectorTasks
         assert "LoopBatch does not read callback sensors" in tasks.description
     with make(BatchSampler, callback_sensors=[StepsSensor()], max_processes=2, backend="process") as tasks:
-        tasks.step([[0.0]] * 3)  # one after another
+        assert tasks.description.startswith("stepped in 2 worker processes (fork); backend process"), "without batches"
     with make(WatchedSampler, callback_sensors=[StepsSensor()], sends_policy=True, num_threads=2) as tasks:
-        assert type(tasks) is VectorSampledTasks
+        assert type(tasks) is ProcessVectorTasks
         for _ in range(4):
             batch = tasks.step_batch(torch.zeros(3, 1))
         assert [episode.callback_data for episode in batch.episodes] == [{"steps": 4}]
@@ -408,17 +408,10 @@ def test_batches_in_processes_go_back_when_one_is_lost():
         used = tasks.state_dict()
         with pytest.raises(TaskWorkerError, match="worker 1"):
             tasks.call_at(2, "no_such_method")
-        restarted, playing_on = tasks.restart_lost([fresh[0], used[1], None, None, None, fresh[5]], range(6))
-        assert (restarted, playing_on) == ([2, 3], [1, 4])
+        restarted, continuing = tasks.restart_lost([fresh[0], used[1], None, None, None, fresh[5]], range(6))
+        assert (restarted, continuing) == ([2, 3], [1, 4])
         assert tasks.call("num_steps_taken") == [0, 0, 0, 0, 1, 0]
         assert len(tasks.step_batch(torch.zeros(6, 1)).rewards) == 6
-
-
-def test_batches_in_processes_give_no_lists():
-    with make(backend="process", max_processes=2) as tasks:
-        with pytest.raises(NotImplementedError, match="step_batch"):
-            tasks.step([[0.0]] * 3)
-        assert len(tasks.step_batch(torch.zeros(3, 1)).rewards) == 3, "they are as they were"
 
 
 def test_batch_is_closed_once():

@@ -12,6 +12,7 @@ from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.shared_memory import
     layout_of,
     map_shared_memory,
 )
+from allenact.base_abstractions.task_batch import StepBatch
 
 OBSERVATION = {"image": np.arange(6, dtype=np.uint8).reshape(2, 3), "inner": {"x": 1.5, "n": 3}}
 
@@ -93,9 +94,11 @@ def test_put_is_the_inverse_of_select():
     one, two = (StepArrays(layout_of(OBSERVATION), 3) for _ in range(2))
     for row in range(3):
         one.write(row, {"image": np.full((2, 3), row, np.uint8), "inner": {"x": row / 2, "n": row}}, row)
-    two.put([2, 0], one.select([0, 1]))
+    one.rewards[1] = 0.25
+    two.put_step([2, 0], StepBatch(*one.select([0, 1]), {}, [], []))
     assert two.observations[0][:, 0, 0].tolist() == [1, 0, 0]
     assert two.observations[1].tolist() == [0.5, 0, 0]
+    assert two.rewards.tolist() == [0.25, 0, 0]
 
 
 def test_copies_are_independent():

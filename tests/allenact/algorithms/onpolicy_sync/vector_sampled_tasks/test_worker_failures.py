@@ -110,8 +110,8 @@ def pid_of(tasks, worker):
 
 
 PLACES = {
-    "step": "step_shared_rows",
-    "metrics": "step_shared_rows",
+    "step": "step_shared",
+    "metrics": "step_shared",
     "next_task": "run_commands",
     "reset": "run_commands",
 }
@@ -163,7 +163,7 @@ def test_answers_that_cannot_be_pickled():
 @pytest.mark.parametrize("place", ["constructor", "step"])
 def test_death(place, problem):
     code = {kill_itself: -9, leave: 3}[problem]
-    method = {"constructor": "start", "step": "step_shared_rows"}[place]
+    method = {"constructor": "start", "step": "step_shared"}[place]
     with pytest.raises(TaskWorkerError, match=f'samplers 2 to 3. died while answering "{method}"') as caught:
         use(start(place, problem))
     assert f"exit code {code}" in str(caught.value)
@@ -193,7 +193,7 @@ def test_death_between_two_steps():
 def test_a_worker_that_hangs(problem, capfd):
     tasks = start("step", problem, read_timeout=0.5)
     begin = time.monotonic()
-    with pytest.raises(TaskWorkerError, match=r'samplers 2 to 3\) did not answer "step_shared_rows" in time') as caught:
+    with pytest.raises(TaskWorkerError, match=r'samplers 2 to 3\) did not answer "step_shared" in time') as caught:
         use(tasks)
     assert time.monotonic() - begin < 3.0
     assert "read_timeout=0.5 seconds" in str(caught.value)
