@@ -264,9 +264,9 @@ class RolloutCollector:
 
     @torch.no_grad()
     def next_value(self, rollout_storage: RolloutStorage) -> torch.Tensor:
-        """Returns V of the observation after the last step, `[N, 1]`."""
+        """Returns V of the observation after the last step, `[1, N, 1]`."""
         output, _ = self._ask_model(**rollout_storage.agent_input_for_next_step())
-        return output.values[0].detach()
+        return output.values
 
     @torch.no_grad()
     def truncation_values(self, batch: StepBatch, decision: Decision) -> torch.Tensor:

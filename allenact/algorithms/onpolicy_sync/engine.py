@@ -202,7 +202,7 @@ class OnPolicyTrainer(RolloutEngine):
         """Lets every storage compute its targets, after checking that what was observed is finite."""
         settings = stage.training_settings
         rollout_storage = self.training_pipeline.rollout_storage
-        next_value = None if rollout_storage is None else self.collector.next_value(rollout_storage)  # [N, 1]
+        next_value = None if rollout_storage is None else self.collector.next_value(rollout_storage)  # [1, N, 1]
         for storage in storages.values():
             if isinstance(storage, RolloutBlockStorage):
                 require_finite_observations(storage.rows_for_model()["observations"])

@@ -105,6 +105,29 @@ def test_processes_equal_serial(task_class, processes):
         assert any(step[4] for step in a[1:]) == (task_class is PushRightTask)  # only that one is truncated
 
 
+def test_samplers_may_list_their_sensors_in_any_order():
+    sensors = [ToySensor(1), ToySensor(1, "same_shape")]
+    sensors[1].get_observation = lambda env, task, **kwargs: np.float32([7.0])
+    args = samplers_args(2, PushRightTask, sensors=sensors)
+    args[1]["sensors"] = sensors[::-1]
+    with serial(args) as expected, in_processes(args, 2) as tasks:
+        np.testing.assert_equal(play(tasks, 5), play(expected, 5))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_processes_get_actions_as_precise_as_the_model_gives_them(dtype):
+    class Precise(PushRightTask):
+        def metrics(self):
+            return {"reward": self.cumulative_reward}
+
+    args = samplers_args(2, Precise)
+    with serial(args) as expected, in_processes(args, 2) as tasks:
+        actions = np.full((2, 1), 0.1, dtype)
+        ends = [[b.step_batch(actions).episodes for _ in range(4)] for b in (expected, tasks)]
+        assert ends[0] == ends[1]
+        assert any(ends[0])
+
+
 @pytest.mark.parametrize(("start_method", "processes"), [("forkserver", 2), ("spawn", 1)])
 def test_other_start_methods_equal_serial(start_method, processes, running_forkserver):
     args = samplers_args(3, PushRightTask)
