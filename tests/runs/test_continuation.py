@@ -7,13 +7,9 @@ import signal
 import pytest
 
 from allenact.algorithms.onpolicy_sync.checkpointing import CheckpointStore, TrainingState, load_checkpoint
-from allenact.algorithms.onpolicy_sync.continuation import (
-    Continuation,
-    RunLock,
-    find_continuation,
-    take_back_logs,
-)
-from allenact.algorithms.onpolicy_sync.run_directory import RunDirectory, SaveDirFormat
+from allenact.algorithms.onpolicy_sync.log_truncation import truncate_logs
+from allenact.algorithms.onpolicy_sync.resume_point import ResumePoint, find_resume_point
+from allenact.algorithms.onpolicy_sync.run_directory import RunDirectory, RunLock, SaveDirFormat
 from allenact.callbacks.csv_files import CsvFiles
 from allenact.errors import OutputDirectoryError, WorkerError
 from allenact.testing.experiments import ToyExperiment
@@ -167,11 +163,11 @@ OLD, NEW = "2026-01-02_03-04-05", "2026-01-02_03-04-06"
 
 
 def test_the_newest_checkpoint_of_the_newest_run(paths):
-    assert find_continuation(paths, None) is None
+    assert find_resume_point(paths, None) is None
     save(paths, OLD, 999)
     save(paths, NEW, 64)
     newest = save(paths, NEW, 128)
-    found = find_continuation(paths, None)
+    found = find_resume_point(paths, None)
     assert (found.checkpoint, found.start_time, found.steps) == (newest, NEW, 128)
 
 
@@ -180,30 +176,30 @@ def test_runs_of_other_seeds_and_tags_are_not_meant(paths):
     save(paths, NEW, 128, seed=3)
     save(RunDirectory(paths.output_dir, "Toy", layout=paths.layout), NEW, 128, seed=4)
     save(RunDirectory(paths.output_dir, paths.tag, "extra", layout=paths.layout), NEW, 128, seed=4)
-    assert find_continuation(paths, 4).checkpoint == mine
-    assert find_continuation(paths, 5) is None
+    assert find_resume_point(paths, 4).checkpoint == mine
+    assert find_resume_point(paths, 5) is None
 
 
 def test_damaged_checkpoints_are_skipped(paths, caplog):
     good = save(paths, NEW, 64)
     damaged = save(paths, NEW, 128)
     os.truncate(damaged, 100)
-    assert find_continuation(paths, 3).checkpoint == good
+    assert find_resume_point(paths, 3).checkpoint == good
     assert damaged in caplog.text
     os.truncate(good, 100)
     older = save(paths, OLD, 32)
-    assert find_continuation(paths, 3).checkpoint == older
+    assert find_resume_point(paths, 3).checkpoint == older
 
 
 def test_a_checkpoint_whose_logs_were_lost_is_skipped(paths, caplog):
     first = save(paths, NEW, 64, last_log=64)
     second = save(paths, NEW, 128, last_log=128)
     write_log(paths, NEW, 32, 64, rest='{"mode": "train", "training_st')
-    assert find_continuation(paths, None).checkpoint == first
+    assert find_resume_point(paths, None).checkpoint == first
     write_log(paths, NEW, 32, 64, 128)
-    assert find_continuation(paths, None).checkpoint == second
+    assert find_resume_point(paths, None).checkpoint == second
     (paths.train_metrics(NEW) / "metrics.jsonl").unlink()
-    assert find_continuation(paths, None).checkpoint == second
+    assert find_resume_point(paths, None).checkpoint == second
     assert "is lost" in caplog.text
 
 
@@ -212,8 +208,8 @@ def test_tables_go_on_where_the_run_does(tmp_path):
     table.on_start(metrics_dir=tmp_path)
     for step in (64, 128, 192):
         table.on_train_log(metric_means={"train-metrics/reward": step / 64}, step=step)
-    found = Continuation("", "", TrainingState({}, 128, {}, ToyExperiment().training_pipeline().state_dict(), 3))
-    take_back_logs(found, tmp_path, tmp_path, ToyExperiment().training_pipeline())
+    found = ResumePoint("", "", TrainingState({}, 128, {}, ToyExperiment().training_pipeline().state_dict(), 3))
+    truncate_logs(found, tmp_path, tmp_path, ToyExperiment().training_pipeline())
     again = CsvFiles()
     again.on_start(metrics_dir=tmp_path)
     again.on_train_log(metric_means={"train-metrics/reward": 3.5, "train-misc/new": 1.0}, step=192)

@@ -62,7 +62,7 @@ class EvaluationRun(Run):
             KeyboardInterrupt: `stop` answered True.
         """
         await_ready(testers, stop)
-        self._say_what_will_happen()
+        self._log_plan()
         progress = evaluation_progress(self.name, len(self.checkpoints), self.actions, live=self.live_progress)
         self._begin_logging(progress)
         try:
@@ -71,7 +71,7 @@ class EvaluationRun(Run):
         finally:
             progress.close()
 
-    def _say_what_will_happen(self) -> None:
+    def _log_plan(self) -> None:
         first, *others = self.checkpoints
         which = f"{1 + len(others)} checkpoints from {os.path.dirname(first)}" if others else first
         watch = f"; watch with: tensorboard --logdir {self.paths.output_dir}" if self.draws else ""

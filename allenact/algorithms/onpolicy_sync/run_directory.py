@@ -1,8 +1,9 @@
-"""Where every file of a run lies, and the record of what was run."""
+"""Where every file of a run lies, the lock on its folders, and the record of what was run."""
 
 from __future__ import annotations
 
 import enum
+import fcntl
 import json
 import os
 import re
@@ -231,3 +232,36 @@ def _save_git_diff(folder: Path) -> None:
 
 def _git(*arguments: str) -> str:
     return subprocess.run(["git", *arguments], capture_output=True, check=True, text=True, timeout=60).stdout
+
+
+class RunLock:
+    """Lets only one process at a time write into a run's folders. It ends with the process, however that ends."""
+
+    def __init__(self) -> None:
+        self._descriptor: int | None = None
+
+    def take(self, folder: Path) -> None:
+        """Locks a folder, which is created if need be.
+
+        Raises:
+            OutputDirectoryError: another process holds it.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        self._descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self.release()
+            raise OutputDirectoryError(
+                "the run that is to be resumed is still going on.",
+                f"{folder} is locked by another process",
+                "stop that one, or start another run without --resume.",
+            ) from error
+        except OSError:  # a file system without locks
+            self.release()
+
+    def release(self) -> None:
+        """Gives the lock back. Calling it again does nothing."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None

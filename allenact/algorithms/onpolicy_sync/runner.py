@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from allenact.algorithms.onpolicy_sync.checkpointing import CheckpointStore, find_checkpoints, one_checkpoint
-from allenact.algorithms.onpolicy_sync.continuation import Continuation, find_continuation
 from allenact.algorithms.onpolicy_sync.distributed import meeting_point
 from allenact.algorithms.onpolicy_sync.evaluation_run import EvaluationRun
 from allenact.algorithms.onpolicy_sync.progress import TrainingProgress, progress_on_terminal
+from allenact.algorithms.onpolicy_sync.resume_point import ResumePoint, find_resume_point
 from allenact.algorithms.onpolicy_sync.run import Run
 from allenact.algorithms.onpolicy_sync.run_directory import RunDirectory, SaveDirFormat, changes_since
 from allenact.algorithms.onpolicy_sync.runner_base import RunnerBase
@@ -92,9 +92,9 @@ class OnPolicyRunner(RunnerBase):
             )
             run.follow(trainers, stop)
         if stop.requested:
-            run.say_how_to_go_on()
+            run.log_how_to_resume()
             raise KeyboardInterrupt
-        run.say_where_output_is()
+        run.log_output_location()
         return (run.start_time, run.results) if collect_valid_results else run.start_time
 
     def _check_pipeline(self) -> None:
@@ -115,14 +115,14 @@ class OnPolicyRunner(RunnerBase):
             checkpoint = one_checkpoint(checkpoint)
             if not restart_pipeline:
                 self._warn_of_changes(self.checkpoint_start_time_str(checkpoint))
-        going_on = self._find_continuation() if resume else None
-        if going_on is not None:
-            checkpoint, restart_pipeline = going_on.checkpoint, False
+        resumed_from = self._find_resume_point() if resume else None
+        if resumed_from is not None:
+            checkpoint, restart_pipeline = resumed_from.checkpoint, False
         run = TrainingRun(
-            **self._run_kwargs(None if going_on is None else going_on.start_time),
+            **self._run_kwargs(None if resumed_from is None else resumed_from.start_time),
             checkpoint=checkpoint,
             restart_pipeline=restart_pipeline,
-            going_on=going_on,
+            resumed_from=resumed_from,
             lock=self._lock,
             saves_config=not self.disable_config_saving and self.loaded_config_src_files is not None,
             collects_results=collect_valid_results,
@@ -142,9 +142,9 @@ class OnPolicyRunner(RunnerBase):
             return None
         return progress_on_terminal(self.experiment_name, self.config.training_pipeline(), resumed=resumed)
 
-    def _find_continuation(self) -> Continuation | None:
-        """Returns where the newest run goes on; says so if there is none."""
-        found = find_continuation(self.paths, self.seed if self._seed_is_given else None)
+    def _find_resume_point(self) -> ResumePoint | None:
+        """Returns where to resume the newest run; logs that this is a new run if there is none."""
+        found = find_resume_point(self.paths, self.seed if self._seed_is_given else None)
         if found is None:
             of = f" of seed {self.seed}" if self._seed_is_given else ""
             get_logger().info(f"--resume: no run of {self.experiment_name}{of} in {self.output_dir}. This one starts.")
@@ -156,7 +156,7 @@ class OnPolicyRunner(RunnerBase):
         return found
 
     def _warn_of_changes(self, start_time: str) -> None:
-        """Says what is not as it was in the run that is to go on, as far as that was recorded."""
+        """Warns of what differs from the run that is to be resumed, as far as that was recorded."""
         changes = changes_since(self.paths.used_configs(start_time), self.loaded_config_src_files or {})
         if changes:
             get_logger().warning(
@@ -180,7 +180,7 @@ class OnPolicyRunner(RunnerBase):
             "restart_pipeline": run.restart_pipeline,
             "valid_on_initial_weights": valid_on_initial_weights
             and run.validation is not None
-            and run.going_on is None,
+            and run.resumed_from is None,
             "seed": self.seed,
             "num_workers": num_workers,
             "distributed_address": (

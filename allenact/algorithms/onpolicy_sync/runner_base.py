@@ -12,8 +12,12 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 
 from allenact.algorithms.onpolicy_sync.checkpointing import find_checkpoints, step_from_checkpoint
-from allenact.algorithms.onpolicy_sync.continuation import RunLock
-from allenact.algorithms.onpolicy_sync.run_directory import RunDirectory, SaveDirFormat, checkpoint_start_time_str
+from allenact.algorithms.onpolicy_sync.run_directory import (
+    RunDirectory,
+    RunLock,
+    SaveDirFormat,
+    checkpoint_start_time_str,
+)
 from allenact.algorithms.onpolicy_sync.startup_checks import machine_params_of, require_samplers
 from allenact.algorithms.onpolicy_sync.training_run import TrainingRun
 from allenact.algorithms.onpolicy_sync.worker_processes import WorkerProcess, stop_workers

@@ -11,20 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from allenact.algorithms.onpolicy_sync.checkpointing import checkpoints_in, find_checkpoints, step_from_checkpoint
-from allenact.algorithms.onpolicy_sync.continuation import (
-    Continuation,
-    RunLock,
-    rewards_of_validation,
-    take_back_logs,
-)
 from allenact.algorithms.onpolicy_sync.log_sink import LogSink, write_json
+from allenact.algorithms.onpolicy_sync.log_truncation import truncate_logs
+from allenact.algorithms.onpolicy_sync.resume_point import ResumePoint
 from allenact.algorithms.onpolicy_sync.retention import remove_old_checkpoints
 from allenact.algorithms.onpolicy_sync.run import Run
 from allenact.algorithms.onpolicy_sync.run_description import write_description
-from allenact.algorithms.onpolicy_sync.run_directory import START_TIME_FORMAT, save_used_configs
+from allenact.algorithms.onpolicy_sync.run_directory import START_TIME_FORMAT, RunLock, save_used_configs
 from allenact.algorithms.onpolicy_sync.supervision import Validation, supervise_training
 from allenact.errors import RunError
-from allenact.utils.metrics_files import FILE_NAME
+from allenact.utils.metrics_files import FILE_NAME, readable_rows
 from allenact.utils.system import get_logger
 
 if TYPE_CHECKING:
@@ -41,8 +37,8 @@ class TrainingRun(Run):
     Attributes:
         checkpoint: file that training starts from, None for none.
         restart_pipeline: whether only its weights are taken.
-        going_on: the interrupted run that this one goes on with, None for a new run.
-        lock: keeps other processes out of the run's folders; taken already where a run goes on.
+        resumed_from: the interrupted run that this one continues, None for a new run.
+        lock: keeps other processes out of the run's folders; taken already where a run is resumed.
         saves_config: whether the experiment's sources are copied.
         collects_results: whether a file is written for each validated checkpoint.
         keep_checkpoints: how many of the newest checkpoints stay, beside the best one; None: all.
@@ -53,7 +49,7 @@ class TrainingRun(Run):
 
     checkpoint: str | None
     restart_pipeline: bool
-    going_on: Continuation | None
+    resumed_from: ResumePoint | None
     lock: RunLock
     saves_config: bool
     collects_results: bool
@@ -91,18 +87,18 @@ class TrainingRun(Run):
 
     def _begin_logging(self) -> None:
         """Makes the run's folders, with a record of what is run, and opens its logs."""
-        if self.going_on is None:
+        if self.resumed_from is None:
             self.lock.take(self.paths.train_metrics(self.start_time))
         else:
-            self._take_up(self.going_on)
-        get_logger().info(self._where_output_is())
+            self._restore_logs(self.resumed_from)
+        get_logger().info(self._output_location())
         if self.saves_config:
             self._save_config()
-        if self.collects_results and self.validation is not None and self.going_on is None:
+        if self.collects_results and self.validation is not None and self.resumed_from is None:
             write_json(self.paths.valid_metrics(self.start_time, 0), [])
         self.start_callbacks()
         writer = self.summary_writer(self.paths.train_tensorboard(self.start_time))
-        if writer is not None and self.going_on is None:
+        if writer is not None and self.resumed_from is None:
             write_description(writer, self.description)
         self.sink = LogSink(
             callbacks=self.callbacks,
@@ -114,19 +110,21 @@ class TrainingRun(Run):
         if self.progress is not None:
             self.progress.begin()
 
-    def _take_up(self, found: Continuation) -> None:
-        """Goes on with the logs of an interrupted run as they were at the checkpoint, and with its validation."""
+    def _restore_logs(self, resumed_from: ResumePoint) -> None:
+        """Takes the logs of the interrupted run, and its validation, back to where they were at the checkpoint."""
         metrics = self.paths.train_metrics(self.start_time)
-        take_back_logs(found, metrics, self.paths.train_tensorboard(self.start_time), self.config.training_pipeline())
-        self.rewards.update(rewards_of_validation(metrics))
+        truncate_logs(
+            resumed_from, metrics, self.paths.train_tensorboard(self.start_time), self.config.training_pipeline()
+        )
+        self.rewards.update(_validation_rewards(metrics))
         if self.validation is not None:
             self.validation.announced.update(checkpoints_in(self.checkpoint_dir))
-            if found.steps not in self.rewards:
-                self.validation.enqueue(found.checkpoint)
+            if resumed_from.steps not in self.rewards:
+                self.validation.enqueue(resumed_from.checkpoint)
 
     def _save_config(self) -> None:
         folder = self.paths.used_configs(self.start_time)
-        if self.going_on is not None:
+        if self.resumed_from is not None:
             folder /= f"resumed_{time.strftime(START_TIME_FORMAT)}"
         save_used_configs(folder, self.source_files)
         for callback in self.callbacks:
@@ -144,18 +142,28 @@ class TrainingRun(Run):
         if self.keep_checkpoints is not None:
             remove_old_checkpoints(self.checkpoint_dir, self.keep_checkpoints, self.rewards, self.validation)
 
-    def _where_output_is(self) -> str:
+    def _output_location(self) -> str:
         metrics = self.paths.metrics(self.mode, self.start_time)
         tensorboard = f"; watch with: tensorboard --logdir {self.paths.output_dir}" if self.draws else ""
         return f"checkpoints in {self.checkpoint_dir}, metrics in {metrics}{tensorboard}"
 
-    def say_how_to_go_on(self) -> None:
+    def log_how_to_resume(self) -> None:
         """Logs, of a run that was stopped, how to resume it."""
         if (newest := self.newest_checkpoint) is not None:
             steps = step_from_checkpoint(newest)
             get_logger().info(f"Stopped at {steps:,} steps. To go on: --resume, or --checkpoint {newest}")
 
-    def say_where_output_is(self) -> None:
+    def log_output_location(self) -> None:
         """Logs, of a complete run, where its output is."""
         if self.newest_checkpoint is not None:
-            get_logger().info(f"Training is complete: {self._where_output_is()}")
+            get_logger().info(f"Training is complete: {self._output_location()}")
+
+
+def _validation_rewards(metrics_folder: Path) -> dict[int, float]:
+    """Returns environment steps -> mean reward of every validation that a run has logged."""
+    tag = "valid-metrics/reward"
+    return {
+        row["training_steps"]: row[tag]
+        for row in readable_rows(metrics_folder / FILE_NAME)
+        if row["mode"] == "valid" and tag in row
+    }
