@@ -25,7 +25,6 @@ from allenact.errors import (
     UsageError,
     did_you_mean,
 )
-from allenact.utils.legacy_imports import install_legacy_aliases
 
 CONFIG_KWARGS_STR = "__CONFIG_KWARGS__"
 # Code in these places is the library's, Python's or an installed package's.
@@ -61,7 +60,6 @@ def load_experiment(experiment: str, base: str, config_kwargs: str | None = None
         ExperimentConfigError: the keyword arguments cannot be read or do not fit, or the class lacks a method.
         Exception: whatever the experiment's own code raises.
     """
-    install_legacy_aliases()
     name, _, class_name = experiment.partition(":")
     kwargs = parse_config_kwargs(config_kwargs)
     module = _import_file(find_experiment_file(name, base))

@@ -1,8 +1,8 @@
 """Lets experiment files say `import gym` or `import gym_minigrid`: the successors answer to the old names.
 
 `gym` and `gym_minigrid` do not run with a current NumPy; their successors are `gymnasium` and `minigrid`.
-After `install_legacy_aliases()`, importing an old name gives a module of that name with the successor's
-objects, so `gym.spaces.Discrete is gymnasium.spaces.Discrete`. An installed original wins.
+After `import allenact`, importing an old name gives a module of that name with the successor's objects, so
+`gym.spaces.Discrete is gymnasium.spaces.Discrete`. An installed original wins.
 
 The environment classes of `gym_minigrid.envs` also keep the calls of their time, because the files that
 import them use these: `reset()` returns the observation, `step()` four values, `seed(n)` seeds a reset.
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import multiprocessing
 import os
 import sys
 from collections.abc import Sequence
@@ -160,6 +159,8 @@ def _check_successor_and_announce(name: str) -> None:
             f"  do:    {install_command}",
             name=name,
         )
+    import multiprocessing
+
     if multiprocessing.parent_process() is None:  # sampler and worker processes need not repeat it
         from allenact.utils.system import get_logger
 

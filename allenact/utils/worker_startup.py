@@ -59,13 +59,10 @@ def warm_up_workers() -> None:
 
 
 def prepare_worker(module_paths: list[str]) -> None:
-    """Makes a new process able to import what the parent could: its search path and the aliases of old packages."""
+    """Makes a new process able to import what the parent could, by its search path."""
     for path in reversed(module_paths):
         if path not in sys.path:
             sys.path.insert(0, path)
-    from allenact.utils.legacy_imports import install_legacy_aliases
-
-    install_legacy_aliases()
 
 
 def was_forked_by_server() -> bool:

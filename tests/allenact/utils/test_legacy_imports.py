@@ -11,13 +11,9 @@ REPOSITORY = Path(__file__).parents[3]
 
 
 def run(code, *, path=(), fails=False):
-    """Runs `code` after the aliases are installed; returns what it printed."""
+    """Runs `code` after `import allenact`; returns what it printed."""
     search_path = [str(REPOSITORY), *map(str, path)]
-    program = (
-        f"import sys; sys.path[:0] = {search_path!r}\n"
-        "from allenact.utils.legacy_imports import install_legacy_aliases\n"
-        "install_legacy_aliases()\n" + textwrap.dedent(code)
-    )
+    program = f"import sys; sys.path[:0] = {search_path!r}\nimport allenact\n" + textwrap.dedent(code)
     done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True)
     assert (done.returncode != 0) == fails, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -62,6 +58,7 @@ def test_one_line_says_what_was_aliased():
 def test_installing_twice_adds_one_finder():
     run(
         """
+        from allenact.utils.legacy_imports import install_legacy_aliases
         before = len(sys.meta_path)
         install_legacy_aliases()
         assert len(sys.meta_path) == before

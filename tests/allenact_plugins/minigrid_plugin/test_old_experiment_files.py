@@ -60,10 +60,7 @@ print("mean length", sum(lengths) / len(lengths))
 
 def test_old_files_run_unchanged():
     repository = str(Path(__file__).parents[3])
-    start = (
-        f"import sys; sys.path.insert(0, {repository!r})\n"
-        "from allenact.utils.legacy_imports import install_legacy_aliases; install_legacy_aliases()\n"
-    )
+    start = f"import sys; sys.path.insert(0, {repository!r})\nimport allenact\n"
     command = [sys.executable, "-W", "error", "-c", start + OLD_FILE]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
