@@ -4,8 +4,8 @@
 After `import allenact`, importing an old name gives a module of that name with the successor's objects, so
 `gym.spaces.Discrete is gymnasium.spaces.Discrete`. An installed original wins.
 
-The environment classes of `gym_minigrid.envs` also keep the calls of their time, because the files that
-import them use these: `reset()` returns the observation, `step()` four values, `seed(n)` seeds a reset.
+The environment classes of `gym_minigrid` also keep the calls of their time, because the files that import them use
+these; see `legacy_minigrid`.
 """
 
 from __future__ import annotations
@@ -40,26 +40,6 @@ _MOVED = {
     "gym_minigrid.register": ("gymnasium.envs.registration",),
     "gym_minigrid.roomgrid": ("minigrid.core.roomgrid",),
     "gym_minigrid.rendering": ("minigrid.utils.rendering",),
-}
-
-# Environment classes that became arguments of another class.
-_FIXED_SIZE_ENVS: dict[str, tuple[str, dict[str, Any]]] = {
-    "EmptyEnv5x5": ("EmptyEnv", {"size": 5}),
-    "EmptyEnv6x6": ("EmptyEnv", {"size": 6}),
-    "EmptyEnv16x16": ("EmptyEnv", {"size": 16}),
-    "EmptyRandomEnv5x5": ("EmptyEnv", {"size": 5, "agent_start_pos": None}),
-    "EmptyRandomEnv6x6": ("EmptyEnv", {"size": 6, "agent_start_pos": None}),
-    "LavaCrossingEnv": ("CrossingEnv", {"size": 9, "num_crossings": 1, "obstacle_type": "lava"}),
-    "LavaCrossingS9N2Env": ("CrossingEnv", {"size": 9, "num_crossings": 2, "obstacle_type": "lava"}),
-    "LavaCrossingS9N3Env": ("CrossingEnv", {"size": 9, "num_crossings": 3, "obstacle_type": "lava"}),
-    "LavaCrossingS11N5Env": ("CrossingEnv", {"size": 11, "num_crossings": 5, "obstacle_type": "lava"}),
-    "SimpleCrossingEnv": ("CrossingEnv", {"size": 9, "num_crossings": 1, "obstacle_type": "wall"}),
-    "SimpleCrossingS9N2Env": ("CrossingEnv", {"size": 9, "num_crossings": 2, "obstacle_type": "wall"}),
-    "SimpleCrossingS9N3Env": ("CrossingEnv", {"size": 9, "num_crossings": 3, "obstacle_type": "wall"}),
-    "SimpleCrossingS11N5Env": ("CrossingEnv", {"size": 11, "num_crossings": 5, "obstacle_type": "wall"}),
-    "DoorKeyEnv5x5": ("DoorKeyEnv", {"size": 5}),
-    "DoorKeyEnv6x6": ("DoorKeyEnv", {"size": 6}),
-    "DoorKeyEnv16x16": ("DoorKeyEnv", {"size": 16}),
 }
 
 
@@ -98,9 +78,13 @@ class _AliasModule(ModuleType):
     sources: Sequence[ModuleType] = ()
 
     def __getattr__(self, name: str) -> Any:
-        if self.__name__ == "gym_minigrid.envs" and (old_env := _old_style_env(name)) is not None:
-            setattr(self, name, old_env)
-            return old_env
+        if self.__name__ == "gym_minigrid.envs":
+            from allenact.utils.legacy_minigrid import old_style_env
+
+            old_env = old_style_env(name)
+            if old_env is not None:
+                setattr(self, name, old_env)
+                return old_env
         for source in self.sources:
             if hasattr(source, name):
                 return getattr(source, name)
@@ -129,8 +113,10 @@ class _AliasLoader(Loader):
             for key, value in vars(source).items():
                 if key == "__all__" or not key.startswith("_"):
                     setattr(module, key, value)
-        if name == "gym_minigrid.minigrid" and not hasattr(module.MiniGridEnv, "Actions"):
-            module.MiniGridEnv.Actions = module.Actions  # was a class inside MiniGridEnv
+        if name == "gym_minigrid.minigrid":
+            from allenact.utils.legacy_minigrid import old_style_base
+
+            setattr(module, "MiniGridEnv", old_style_base())  # noqa: B010  # modules have whatever attributes they have
 
 
 def _module_sources(name: str) -> tuple[str, ...]:
@@ -165,36 +151,3 @@ def _check_successor_and_announce(name: str) -> None:
         from allenact.utils.system import get_logger
 
         get_logger().info(f'"{name}" is not installed: its successor "{successor}" answers to that name.')
-
-
-def _old_style_env(name: str) -> type | None:
-    """Returns the class `name` of `gym_minigrid.envs` with the calls of its time; None if there is none."""
-    from minigrid import envs
-    from minigrid.minigrid_env import MiniGridEnv
-
-    base_name, fixed = _FIXED_SIZE_ENVS.get(name, (name, {}))
-    base = getattr(envs, base_name, None)
-    if not (isinstance(base, type) and issubclass(base, MiniGridEnv)):
-        return None
-
-    def __init__(self: Any, *args: Any, seed: int | None = None, **kwargs: Any) -> None:  # noqa: N807
-        base.__init__(self, *args, **{**fixed, **kwargs})
-        self._seed_of_next_reset = seed
-
-    def seed(self: Any, seed: int | None = None) -> list[int | None]:
-        self._seed_of_next_reset = seed
-        return [seed]
-
-    def reset(self: Any, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
-        seed = self._seed_of_next_reset if seed is None else seed
-        self._seed_of_next_reset = None
-        observation, _ = base.reset(self, seed=seed, options=options)
-        return observation
-
-    def step(self: Any, action: Any) -> tuple[Any, Any, bool, dict[str, Any]]:
-        observation, reward, terminated, truncated, info = base.step(self, action)
-        info = {**info, "TimeLimit.truncated": truncated and not terminated}
-        return observation, reward, terminated or truncated, info
-
-    methods: dict[str, Any] = {"__init__": __init__, "seed": seed, "reset": reset, "step": step}
-    return type(name, (base,), {**methods, "__module__": "gym_minigrid.envs", "__doc__": base.__doc__})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -201,6 +202,16 @@ def _step_environment(env: Any, action: int) -> tuple[dict[str, Any], float, boo
     return observation, reward, done and not truncated, truncated, info
 
 
+def _reset_with_seed(env: Any, seed: int) -> None:
+    """Resets `env`, also one that is seeded by a call of its own, as in `gym_minigrid`'s time."""
+    parameters = inspect.signature(env.reset).parameters.values()
+    if any(parameter.name == "seed" or parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        env.reset(seed=seed)
+    else:
+        env.seed(seed)
+        env.reset()
+
+
 class AskForHelpSimpleCrossingTask(MiniGridTask):
     """A `MiniGridTask` with one more action: `toggle`, to see the next observation."""
 
@@ -290,7 +301,7 @@ class MiniGridTaskSampler(SeededTaskSampler):
         if repeated and hasattr(world, "same_seed_reset"):
             world.same_seed_reset()
         else:
-            self.env.reset(seed=seed)
+            _reset_with_seed(self.env, seed)
             world.saved_seed = seed
         task = self.task_class(
             env=self.env,

@@ -106,7 +106,7 @@ def test_minigrid_names():
         from gym_minigrid.register import register
         import minigrid.core.constants as constants, minigrid.core.world_object as world_object
         import minigrid.minigrid_env
-        assert MiniGridEnv is minigrid.minigrid_env.MiniGridEnv
+        assert issubclass(MiniGridEnv, minigrid.minigrid_env.MiniGridEnv)
         assert OBJECT_TO_IDX is constants.OBJECT_TO_IDX and IDX_TO_OBJECT[8] == "goal"
         assert Lava is world_object.Lava and Wall is world_object.Wall
         assert MiniGridEnv.Actions.forward == 2
@@ -141,5 +141,48 @@ def test_old_environment_classes_keep_their_calls():
 
         assert CrossingEnv(size=7, num_crossings=1, seed=3).width == 7
         assert pickle.loads(pickle.dumps(EmptyRandomEnv5x5)) is EmptyRandomEnv5x5
+        """
+    )
+
+
+def test_environments_of_ones_own_are_derived_as_they_were():
+    pytest.importorskip("minigrid")
+    run(
+        """
+        from gym_minigrid.minigrid import Goal, Grid, MiniGridEnv
+
+        class Room(MiniGridEnv):
+            def __init__(self, size=6, seed=3):
+                self.resets = 0
+                super().__init__(grid_size=size, max_steps=7, see_through_walls=True, agent_view_size=5, seed=seed)
+
+            def _gen_grid(self, width, height):
+                self.grid = Grid(width, height)
+                self.grid.wall_rect(0, 0, width, height)
+                self.put_obj(Goal(), 1 + self._rand_int(0, 4), 3)
+                self.agent_pos, self.agent_dir = (1, 1), 0
+                self.mission = "reach the goal"
+
+            def reset(self):
+                self.resets += 1
+                return super().reset()
+
+            def step(self, action):
+                observation, reward, done, info = super().step(action)
+                return observation, reward - 1, done, info
+
+        env = Room()
+        assert (env.resets, env.max_steps, env.mission) == (1, 7, "reach the goal")
+        goals = set()
+        for seed in range(8):
+            env.seed(seed)
+            first = env.reset()["image"].tolist()
+            env.seed(seed)
+            assert env.reset()["image"].tolist() == first
+            goals.add(str(first))
+        assert len(goals) > 1
+        observation, reward, done, info = env.step(env.actions.forward)
+        assert (reward, done, observation["image"].shape) == (-1, False, (5, 5, 3))
+        assert env.render("rgb_array").ndim == 3
         """
     )

@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from minigrid.core.world_object import Lava
+from minigrid.envs import CrossingEnv
 
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import SingleProcessVectorSampledTasks
 from allenact.errors import ExperimentConfigError, TaskError
@@ -214,3 +216,22 @@ def test_another_environment_is_noticed():
         other.load_state_dict(state)
     others = SingleProcessVectorSampledTasks.from_samplers([other, make_sampler(seed=3)])
     assert others.load_state_dict([state, state]) == [0], "it is restarted"
+
+
+def test_environments_may_be_seeded_by_a_call_of_their_own():
+    class Old(CrossingEnv):
+        """As environments were written for gym: `reset()` without arguments returns the observation."""
+
+        next_seed = None
+
+        def seed(self, seed):
+            self.next_seed = seed
+
+        def reset(self, partial_reset=False):
+            return super().reset(seed=self.next_seed)[0]
+
+    seeds = {"task_seeds_list": [7, 3], "deterministic_sampling": True}
+    old = MiniGridTaskSampler(
+        env_class=Old, env_info={"size": 9, "num_crossings": 3, "obstacle_type": Lava}, sensors=SENSORS, **seeds
+    )
+    assert grids(old, 4) == grids(make_sampler(**seeds), 4)
