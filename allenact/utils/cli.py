@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from allenact import __version__
+from allenact._constants import LOG_LEVELS, SAMPLER_BACKENDS
 from allenact.errors import did_you_mean
-
-LOG_LEVELS = ("debug", "info", "warning", "error", "none")
-SAMPLER_BACKENDS = ("auto", "batched", "process", "serial")
 
 
 class _Parser(argparse.ArgumentParser):

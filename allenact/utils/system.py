@@ -10,10 +10,10 @@ import sys
 from types import TracebackType
 from typing import TextIO
 
+from allenact._constants import LOG_LEVELS
 from allenact.utils.terminal import ERASE_BELOW, understands_control_codes
 
-HUMAN_LOG_LEVELS = ("debug", "info", "warning", "error", "none")
-"""Levels a user may ask for; "none" silences the logger."""
+HUMAN_LOG_LEVELS = LOG_LEVELS  # the name that AllenAct has for them
 
 _COLOURS = {
     "DEBUG": "\033[36m",

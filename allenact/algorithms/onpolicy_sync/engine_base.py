@@ -145,23 +145,20 @@ class OnPolicyRLEngine:
         """Returns the keyword arguments of `make_sampler_fn` for each sampler of this worker."""
         make_args: Callable[..., dict[str, Any]] = getattr(self.config, f"{self.mode}_task_sampler_args")
         per_worker = [int(count) for count in self.machine_params.nprocesses]
-        offset = sum(per_worker[: self.worker_id])
-        several = self.num_workers > 1
-        total = sum(per_worker) if several else per_worker[self.worker_id]
+        is_distributed = self.num_workers > 1
+        total = sum(per_worker) if is_distributed else self.num_samplers
+        first = sum(per_worker[: self.worker_id])  # of this worker, among all samplers
         seeds = worker_seeds(total, self.seed)
         devices: list[int] | None = None
-        if (several or self.mode == TEST_MODE_STR) and self.device.index is not None:
+        if (is_distributed or self.mode == TEST_MODE_STR) and self.device.index is not None:
             devices = [self.device.index]
         elif self.machine_params.sampler_devices is not None:
             devices = [-1 if d.type == "cpu" else int(d.index or 0) for d in self.machine_params.sampler_devices]
-        args = [
-            make_args(process_ind=offset + index, total_processes=total, devices=devices, seeds=seeds)
-            for index in range(self.num_samplers)
-        ]
-        return [
-            each if "seed" in each else {**each, "framework_seed": seeds[offset + index if several else index]}
-            for index, each in enumerate(args)
-        ]
+        args = []
+        for index in range(first, first + self.num_samplers):
+            own = make_args(process_ind=index, total_processes=total, devices=devices, seeds=seeds)
+            args.append(own if "seed" in own else {**own, "framework_seed": seeds[index]})
+        return args
 
     def initialize_without_tasks(self, storages: Iterable[ExperienceStorage]) -> None:
         """Brings storages into use that hold data of their own."""

@@ -1,4 +1,4 @@
-"""What people see while checkpoints are tested: a block on a terminal, a line now and then elsewhere."""
+"""Progress of a test of checkpoints: a live block on a terminal, a line from time to time elsewhere."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ _LINE_EVERY_S = 20.0
 _CHECKPOINTS_OF_TREND = 20
 
 
-def say_how_far(status: EvaluationStatus) -> None:
-    """Logs how far the evaluation of a checkpoint is."""
+def log_status(status: EvaluationStatus) -> None:
+    """Logs the progress of the evaluation of a checkpoint."""
     left = "" if status.seconds_left is None else f", about {duration(status.seconds_left)} left"
     means = " ".join(f"{key} {value:.3g}" for key, value in sorted(status.means.items()))
     speed = status.steps / status.seconds
@@ -40,7 +40,7 @@ def say_how_far(status: EvaluationStatus) -> None:
 
 
 class EvaluationLines:
-    """Says how far the evaluation of a checkpoint is in a line every 20 seconds.
+    """Logs the progress of each evaluation, a line every 20 seconds.
 
     Args:
         clock: seconds, rising.
@@ -48,17 +48,17 @@ class EvaluationLines:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._said = clock()
+        self._last_line = clock()
 
-    def evaluating(self, checkpoint: str) -> None:
-        """Takes up that the next checkpoint's turn has come."""
-        self._said = self._clock()
+    def begin_checkpoint(self, checkpoint: str) -> None:
+        """Called when the evaluation of a checkpoint begins."""
+        self._last_line = self._clock()
 
-    def playing(self, status: EvaluationStatus) -> None:
-        """Takes up how far all workers together are with it."""
-        if self._clock() - self._said >= _LINE_EVERY_S:
-            say_how_far(status)
-            self._said = self._clock()
+    def update_status(self, status: EvaluationStatus) -> None:
+        """Called with the progress of all workers together."""
+        if self._clock() - self._last_line >= _LINE_EVERY_S:
+            log_status(status)
+            self._last_line = self._clock()
 
     def refresh(self) -> None:
         """Does nothing: lines stay."""
@@ -68,12 +68,12 @@ class EvaluationLines:
 
 
 class EvaluationProgress(LiveProgress):
-    """Follows a test of checkpoints and shows it as a block; what came of a checkpoint becomes a short line above it.
+    """Shows a test of checkpoints as a live block, with a line above it for the results of each checkpoint.
 
     Args:
         name: of the experiment.
         checkpoints: number of them.
-        actions: how they are chosen, in a word.
+        actions: how they are chosen: "deterministic", "sampled" or "expert".
         kwargs: see `LiveProgress`.
     """
 
@@ -85,26 +85,26 @@ class EvaluationProgress(LiveProgress):
         self._done = 0
         self._doing = "starting"
         self._current = ""  # checkpoint file
-        self._status: EvaluationStatus | None = None  # of the current checkpoint; None where nothing is played
+        self._status: EvaluationStatus | None = None  # of the current checkpoint; None while no episode is running
         self._means: dict[str, list[float]] = {}  # of the checkpoints done
 
-    # What happens
+    # Events
 
-    def evaluating(self, checkpoint: str) -> None:
-        """Takes up that the next checkpoint's turn has come."""
+    def begin_checkpoint(self, checkpoint: str) -> None:
+        """Called when the evaluation of a checkpoint begins."""
         self._current, self._doing = Path(checkpoint).name, "loading"
         self._status = None
         if self._began is None:
             self.begin()
         self.refresh(now=True)
 
-    def playing(self, status: EvaluationStatus) -> None:
-        """Takes up how far all workers together are with the current checkpoint."""
+    def update_status(self, status: EvaluationStatus) -> None:
+        """Called with the progress of all workers together."""
         self._status = status
         self.refresh()
 
     def logged(self, package: LogPackage, means: Mapping[str, float]) -> None:
-        """Takes up, and says in a line, what came of a checkpoint.
+        """Called with the results of a checkpoint, which are logged in a line.
 
         Args:
             package: of all workers.
@@ -122,12 +122,12 @@ class EvaluationProgress(LiveProgress):
         self.refresh(now=True)
 
     def close(self) -> None:
-        """Takes the block away: the table that follows says more. Calling it again does nothing."""
+        """Removes the block: the table that follows has more. Calling it again does nothing."""
         if self._began is not None:
             self.block.draw([])
             self._began = None
 
-    # What can be said
+    # Contents of the block
 
     @property
     def seconds_left(self) -> float | None:
@@ -137,7 +137,7 @@ class EvaluationProgress(LiveProgress):
         return self.seconds * (self.checkpoints - done) / done if done else None
 
     def rows(self, with_bars: bool) -> Iterator[Row]:
-        """Yields how far the test is, what the current checkpoint does, and what came of those before it."""
+        """Yields the progress of the test and of the current checkpoint, and the results of those before it."""
         status, left = self._status, self.seconds_left
         yield heading("testing", self.name, f"{self.actions} actions")
         of = f"{self._done} of {self.checkpoints}"
@@ -159,12 +159,12 @@ class EvaluationProgress(LiveProgress):
 def evaluation_progress(
     name: str, checkpoints: int, actions: str, *, live: bool
 ) -> EvaluationProgress | EvaluationLines:
-    """Returns what follows a test: a block on stderr if that is wanted (`live`) and possible, else lines.
+    """Returns what shows the progress of a test: a block on stderr if that is wanted (`live`) and possible, else lines.
 
     Args:
         name: of the experiment.
         checkpoints: number of them.
-        actions: how they are chosen, in a word.
+        actions: how they are chosen: "deterministic", "sampled" or "expert".
         live: whether a block is wanted.
     """
     if live and shows_progress():

@@ -11,7 +11,7 @@ import torch
 from allenact.algorithms.onpolicy_sync.checkpointing import load_checkpoint, load_model_weights
 from allenact.algorithms.onpolicy_sync.engine_base import TEST_MODE_STR, VALID_MODE_STR, OnPolicyRLEngine
 from allenact.algorithms.onpolicy_sync.evaluation import EvaluationResult, evaluate, require_finite
-from allenact.algorithms.onpolicy_sync.evaluation_progress import say_how_far
+from allenact.algorithms.onpolicy_sync.evaluation_progress import log_status
 from allenact.algorithms.onpolicy_sync.startup_checks import describe_evaluation
 from allenact.algorithms.onpolicy_sync.storage import StreamingStorageMixin
 from allenact.algorithms.onpolicy_sync.tracking import EvaluationStatus, LogPackage
@@ -34,7 +34,7 @@ class OnPolicyInference(OnPolicyRLEngine):
         mode: "valid" or "test".
         enforce_expert: play the expert's actions.
         visualize: let the experiment's visualiser record.
-        on_status: told how far an evaluation is.
+        on_status: called with the progress of an evaluation.
         status_interval_s: seconds between two such calls.
         **engine_kwargs: see OnPolicyRLEngine.
     """
@@ -46,7 +46,7 @@ class OnPolicyInference(OnPolicyRLEngine):
         *,
         enforce_expert: bool = False,
         visualize: bool = True,
-        on_status: Callable[[EvaluationStatus], None] = say_how_far,
+        on_status: Callable[[EvaluationStatus], None] = log_status,
         status_interval_s: float = 300.0,
         **engine_kwargs: Any,
     ) -> None:
@@ -61,7 +61,7 @@ class OnPolicyInference(OnPolicyRLEngine):
         self.actor_critic.eval()
 
     def check_tasks(self) -> None:
-        """Starts the task samplers and checks that the evaluation can be played, and will end. Says what a test does.
+        """Starts the task samplers and checks that the evaluation can run and will end; logs what a test will do.
 
         Raises:
             UsageError: it cannot.

@@ -1,4 +1,4 @@
-"""What the blocks that follow training and evaluation on a terminal share: rows, drawn again in place."""
+"""What the live blocks of training and evaluation share: rows on a terminal, redrawn in place."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ Row = tuple["RenderableType", "RenderableType"]
 
 
 class Progress(Protocol):
-    """What a log may be shown by, instead of a line with all its numbers."""
+    """Shows logs in another way than a line with all their numbers."""
 
     def logged(self, package: LogPackage, means: Mapping[str, float]) -> None:
-        """Takes up a log: its package, of all workers, and every scalar by tag."""
+        """Called with each log: its package, merged over all workers, and every scalar by tag."""
 
 
 class LiveProgress(abc.ABC):
@@ -65,7 +65,11 @@ class LiveProgress(abc.ABC):
 
     @abc.abstractmethod
     def rows(self, with_bars: bool) -> Iterator[Row]:
-        """Yields what there is to say; `with_bars`: whether the terminal can show the characters of `sparkline`."""
+        """Yields label and contents of each row.
+
+        Args:
+            with_bars: whether the terminal can show the characters of `sparkline`.
+        """
 
     def lines(self) -> list[str]:
         """Returns the block as lines with colour codes, each no wider than the terminal."""
@@ -85,7 +89,7 @@ class LiveProgress(abc.ABC):
 
 
 def shows_progress() -> bool:
-    """Whether stderr is a terminal on which text may be drawn again in place, and its user wants to be told."""
+    """Whether stderr is a terminal on which text can be redrawn, and the log level lets information through."""
     return wants_live_text(sys.stderr) and get_logger().isEnabledFor(logging.INFO)
 
 

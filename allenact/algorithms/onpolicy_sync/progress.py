@@ -1,4 +1,4 @@
-"""What a terminal shows while training: one block with how far it is, how fast and how well, drawn again in place."""
+"""Progress of training on a terminal: one live block with steps, speed, returns and the last checkpoint."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _LOGS_OF_TREND = 20
 
 
 class TrainingProgress(LiveProgress):
-    """Follows a training run and shows it as a block of lines.
+    """Shows a training run as a live block of lines.
 
     Args:
         name: of the experiment.
@@ -56,7 +56,7 @@ class TrainingProgress(LiveProgress):
         self._best: tuple[float, int] | None = None  # validation reward, environment steps
         self._checkpoint: tuple[int, str] | None = None  # environment steps, file name
 
-    # What happens
+    # Events
 
     def begin(self) -> None:
         """Starts the clock and shows the block: training begins."""
@@ -65,7 +65,7 @@ class TrainingProgress(LiveProgress):
         super().begin()
 
     def logged(self, package: LogPackage, means: Mapping[str, float]) -> None:
-        """Takes up a log.
+        """Called with each log.
 
         Args:
             package: of all workers.
@@ -86,7 +86,7 @@ class TrainingProgress(LiveProgress):
         self.refresh()
 
     def saved(self, checkpoint: Path) -> None:
-        """Takes up that a checkpoint has been written."""
+        """Called when a checkpoint has been written."""
         self._checkpoint = step_from_checkpoint(str(checkpoint)), checkpoint.name
         self.refresh()
 
@@ -104,7 +104,7 @@ class TrainingProgress(LiveProgress):
             known = self._logs[-1][1] if self._logs else int(sum(steps or 0 for steps in before))
             self._stage, self._stage_start = stage, min(known, package.training_steps)
 
-    # What can be said
+    # Contents of the block
 
     @property
     def steps(self) -> int | None:
@@ -136,7 +136,7 @@ class TrainingProgress(LiveProgress):
         return max((total - steps) / rate - (self._clock() - self._logs[-1][0]), 0.0)
 
     def rows(self, with_bars: bool) -> Iterator[Row]:
-        """Yields how far training is, how fast and how well."""
+        """Yields progress, speed, returns, validation, shares of time and the last checkpoint."""
         yield heading("training", *self._heading())
         yield "steps", self._bar()
         yield "speed", self._speed()

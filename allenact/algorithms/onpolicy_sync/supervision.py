@@ -225,14 +225,14 @@ def evaluate_on(
         testers: the workers.
         checkpoint: file.
         stop_requested: once it answers True, the test is given up.
-        progress: told how far they are.
+        progress: shows how far they are.
 
     Raises:
         AllenActError: what a worker failed with.
         KeyboardInterrupt: `stop_requested` answered True.
     """
     if progress is not None:
-        progress.evaluating(checkpoint)
+        progress.begin_checkpoint(checkpoint)
     for tester in testers:
         tester.send(Evaluate(checkpoint))
     packages: dict[int, LogPackage] = {}
@@ -244,7 +244,7 @@ def evaluate_on(
         else:
             statuses[index] = message
             if progress is not None:
-                progress.playing(EvaluationStatus.of(list(statuses.values())))
+                progress.update_status(EvaluationStatus.of(list(statuses.values())))
     return [packages[index] for index in range(len(testers))]
 
 

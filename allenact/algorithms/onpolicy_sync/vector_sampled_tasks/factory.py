@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import gymnasium as gym
 
+from allenact._constants import SAMPLER_BACKENDS
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.base import VectorTasks, callback_suite, close_samplers
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.batched import (
     BatchedVectorTasks,
@@ -26,8 +27,6 @@ from allenact.base_abstractions.task_batch import TaskBatch
 from allenact.errors import ExperimentConfigError, did_you_mean
 from allenact.utils.cores import usable_cores
 from allenact.utils.worker_startup import worker_context
-
-BACKENDS = ("auto", "batched", "process", "serial")
 
 
 def make_vector_tasks(
@@ -74,12 +73,10 @@ def make_vector_tasks(
         choice = Choice(backend, "as asked", as_batches=suite is None)
     else:
         sends_policy = sends_policy and backend == "auto" and can_be_pickled((make_sampler_fn, sampler_fn_args))
-        in_processes = sends_policy and min(num_processes, cores) > 1
-        choice = _choose(make_sampler_fn, sampler_fn_args, suite, backend, num_processes, cores, in_processes)
-    tasks: VectorTasks
-    why = choice.why
+        prefers_processes = sends_policy and min(num_processes, cores) > 1
+        choice = _choose(make_sampler_fn, sampler_fn_args, suite, backend, num_processes, cores, prefers_processes)
     if choice.batch is not None:
-        tasks = BatchedVectorTasks(choice.batch, action_space)
+        tasks: VectorTasks = BatchedVectorTasks(choice.batch, action_space)
     elif choice.backend == "serial":
         tasks = SingleProcessVectorSampledTasks(make_sampler_fn, sampler_fn_args, suite, action_space=action_space)
     else:
@@ -95,36 +92,36 @@ def make_vector_tasks(
             keep_healthy=keep_healthy,
         )
         if backend == "auto" and tasks.batch_obstacle:
-            why = f"not batched because {tasks.batch_obstacle}"
-    tasks.description += f"; backend {choice.backend}, {why}"
+            choice = choice._replace(why=f"not batched because {tasks.batch_obstacle}")
+    tasks.description += f"; backend {choice.backend}, {choice.why}"
     return tasks
 
 
 def _check_backend(backend: str) -> None:
-    if backend not in BACKENDS:
+    if backend not in SAMPLER_BACKENDS:
         raise ExperimentConfigError(
             f"there is no sampler backend {backend!r}.",
             f"backend={backend!r}",
-            did_you_mean(backend, BACKENDS) or f"use one of {', '.join(BACKENDS)}.",
+            did_you_mean(backend, SAMPLER_BACKENDS) or f"use one of {', '.join(SAMPLER_BACKENDS)}.",
         )
 
 
 class Choice(NamedTuple):
-    """A backend, and why.
+    """A backend, and the reason for it.
 
     Attributes:
         backend: "serial", "process" or "batched".
-        why: for the description.
-        batch: if that is it.
+        why: the reason, for the description.
+        batch: what steps the samplers, if the backend is "batched".
         as_batches: whether processes step their samplers as batches.
-        max_processes: at most; 0: as asked.
+        max_processes: at most; None: what `make_vector_tasks` was given.
     """
 
     backend: str
     why: str
     batch: TaskBatch | None = None
     as_batches: bool = False
-    max_processes: int = 0
+    max_processes: int | None = None
 
 
 def _choose(
@@ -134,9 +131,9 @@ def _choose(
     backend: str,
     num_processes: int,
     cores: int,
-    in_processes: bool,
+    prefers_processes: bool,
 ) -> Choice:
-    """Makes the samplers a batch if they can be one, and chooses what else if they cannot; see `make_vector_tasks`.
+    """Makes a batch of the samplers if they offer one, else chooses another backend; see `make_vector_tasks`.
 
     Args:
         make_sampler_fn: builds one sampler.
@@ -145,14 +142,14 @@ def _choose(
         backend: "auto" or "batched".
         num_processes: how many there would be.
         cores: threads of a batch, or processes with a batch in each.
-        in_processes: whether these are preferred.
+        prefers_processes: whether processes with a batch in each are better than one batch.
     """
     samplers = build_samplers(make_sampler_fn, sampler_fn_args[:1])
     batch: TaskBatch | str | None = None
     try:
-        if offers_batch(type(samplers[0])) and not in_processes:  # processes have samplers of their own
+        if offers_batch(type(samplers[0])) and not prefers_processes:  # processes have samplers of their own
             samplers += build_samplers(make_sampler_fn, sampler_fn_args[1:])
-        batch = batch_of(samplers, suite, 1 if in_processes else cores)
+        batch = batch_of(samplers, suite, 1 if prefers_processes else cores)
     finally:
         if batch is None or isinstance(batch, str):
             close_samplers(samplers)
@@ -166,7 +163,7 @@ def _choose(
         if num_processes == 1:
             return Choice("serial", f"because there would be one process only; not batched because {batch}")
         return Choice("process", f"not batched because {batch}")
-    if in_processes:
+    if prefers_processes:
         batch.close()
         why = "chosen because each can act with a copy of the policy, on a core of its own"
         return Choice("process", why, as_batches=True, max_processes=min(num_processes, cores))

@@ -47,11 +47,11 @@ def finish(progress, clock, steps, reward, seconds=10.0):
 
 
 def test_how_far_and_how_well(progress, clock, terminal, caplog):
-    progress.evaluating("/out/a__steps_64.pt")
+    progress.begin_checkpoint("/out/a__steps_64.pt")
     assert shown(terminal)["testing"] == "Ant   deterministic actions"
     assert shown(terminal)["episodes"] == "loading"
     clock.now += 5
-    progress.playing(EvaluationStatus(1, 4, 500, 5.0, {"reward": 2.0}))
+    progress.update_status(EvaluationStatus(1, 4, 500, 5.0, {"reward": 2.0}))
     block = shown(terminal)
     assert block["checkpoints"].endswith("0 of 3  a__steps_64.pt")
     assert block["episodes"].endswith("1 of 4")
@@ -64,14 +64,14 @@ def test_how_far_and_how_well(progress, clock, terminal, caplog):
     assert block["episodes"] == "writing results and pictures"
     assert block["speed"] == "20 s so far   40 s left"
     assert block["reward"] == "1,234"
-    progress.evaluating("/out/a__steps_128.pt")
+    progress.begin_checkpoint("/out/a__steps_128.pt")
     finish(progress, clock, 128, reward=1300.0)
     assert shown(terminal)["reward"].split() == ["1,300", "▁█", "+65.5", "in", "2", "checkpoints"]
     assert shown(terminal)["ep_length"].split()[0] == "7"
 
 
 def test_the_block_goes_away(progress, clock, terminal):
-    progress.evaluating("/out/a__steps_64.pt")
+    progress.begin_checkpoint("/out/a__steps_64.pt")
     progress.close()
     progress.close()
     progress.refresh(now=True)
@@ -82,11 +82,11 @@ def test_the_block_goes_away(progress, clock, terminal):
 def test_elsewhere_a_line_now_and_then(clock, caplog):
     lines = EvaluationLines(clock)
     with caplog.at_level("INFO", logger="allenact"):
-        lines.evaluating("a.pt")
+        lines.begin_checkpoint("a.pt")
         for second in range(1, 46):
             clock.now += 1
             lines.refresh()
-            lines.playing(EvaluationStatus(1 + second // 30, 4, 10 * second, second, {"reward": 1.5}))
+            lines.update_status(EvaluationStatus(1 + second // 30, 4, 10 * second, second, {"reward": 1.5}))
         lines.close()
     assert caplog.messages == [
         "Evaluated 1 of 4 tasks, 10 steps/s, about 1 min 0 s left reward 1.5",

@@ -315,7 +315,7 @@ def test_what_testers_say_on_the_way_is_added_up(workers):
     testers[0].says(EvaluationStatus(1, 4, 30, 2.0, {"reward": 5.0}), package("test", 64))
     testers[1].says(EvaluationStatus(3, 4, 50, 3.0, {"reward": 1.0, "success": 1.0}), package("test", 64))
     told = []
-    progress = SimpleNamespace(evaluating=told.append, playing=told.append, refresh=lambda: None)
+    progress = SimpleNamespace(begin_checkpoint=told.append, update_status=told.append, refresh=lambda: None)
     evaluate_on(testers, "a.pt", never, progress)
     assert told[0] == "a.pt"
     assert told[-1] == EvaluationStatus(4, 8, 80, 3.0, {"reward": 2.0, "success": 1.0})
