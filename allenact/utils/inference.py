@@ -1,4 +1,4 @@
-"""InferenceAgent: a trained agent that plays one task at a time, outside of training."""
+"""InferenceAgent: a trained agent for one task at a time, outside of training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How can MuJoCo draw on this machine? Finds an OpenGL back end that works without a display.
+"""Finds an OpenGL back end with which MuJoCo can draw on this machine without a display.
 
 MuJoCo draws through EGL, OSMesa or GLFW, decides which from `MUJOCO_GL` when it is first imported, and fails
 with a different obscure error for each one that is missing. `choose_gl_backend` tries them in child processes

@@ -1,4 +1,4 @@
-"""Numbers about numbers: summaries of samples, with intervals for their means."""
+"""Summary statistics of samples, with confidence intervals for their means."""
 
 from __future__ import annotations
 

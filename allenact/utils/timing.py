@@ -1,4 +1,4 @@
-"""Where the time goes: a span around each phase of a loop."""
+"""Timer: how long each phase of a loop takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a policy with discrete actions was inclined to do, step by step."""
+"""Action probabilities of a policy with discrete actions, step by step."""
 
 from __future__ import annotations
 

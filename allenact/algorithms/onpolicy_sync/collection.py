@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Generator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +74,7 @@ def _require_endless(exhausted: Sequence[int]) -> None:
 
 
 class RolloutCollector:
-    """Plays the tasks of one worker and feeds the storages of the current stage.
+    """Acts in the tasks of one worker and adds every step to the storages of the current stage.
 
     Args:
         actor_critic: the model; its action space says how actions are flattened.
@@ -224,11 +224,9 @@ class RolloutCollector:
     def act(self, rollout_storage: RolloutStorage) -> Decision:
         """Runs the model on the newest row of `rollout_storage` and chooses actions."""
         agent_input = rollout_storage.agent_input_for_next_step()
-        try:
+        with self._explaining_non_finite(agent_input["observations"]):
             output, memory = self.actor_critic(**agent_input)
             actions = self.choose_actions(output.distributions, agent_input["observations"])
-        except ValueError as error:  # how torch's distributions answer NaN parameters
-            raise explain_non_finite(agent_input["observations"], self.actor_critic, str(error)) from error
         flat_actions = spaces_utils.flatten(self.actor_critic.action_space, actions)[0]  # [N, A]
         log_probs = output.distributions.log_prob(actions)[0]  # [N, ...]
         return Decision(flat_actions, log_probs, output.values[0], memory, output)
@@ -256,32 +254,38 @@ class RolloutCollector:
                 **extra,
             )
 
-    def _ask_model(self, **inputs: Any) -> tuple[ActorCriticOutput[Any], Memory | None]:
+    @contextmanager
+    def _explaining_non_finite(self, observations: dict[str, Any]) -> Iterator[None]:
+        """Turns the ValueError with which torch's distributions answer NaN parameters into one that names the cause."""
         try:
-            return self.actor_critic(**inputs)
-        except ValueError as error:  # how torch's distributions answer NaN parameters
-            raise explain_non_finite(inputs["observations"], self.actor_critic, str(error)) from error
+            yield
+        except ValueError as error:
+            raise explain_non_finite(observations, self.actor_critic, str(error)) from error
 
     @torch.no_grad()
     def next_value(self, rollout_storage: RolloutStorage) -> torch.Tensor:
         """Returns V of the observation after the last step, `[1, N, 1]`."""
-        output, _ = self._ask_model(**rollout_storage.agent_input_for_next_step())
+        agent_input = rollout_storage.agent_input_for_next_step()
+        with self._explaining_non_finite(agent_input["observations"]):
+            output, _ = self.actor_critic(**agent_input)
         return output.values
 
     @torch.no_grad()
     def truncation_values(self, batch: StepBatch, decision: Decision) -> torch.Tensor:
         """Returns V of the last observation of each episode that a limit ended, 0 for the others, `[N, 1]`."""
-        cut = sorted(batch.final_observations)
-        observations = self.to_model_inputs(stack_observations([batch.final_observations[i] for i in cut]))
-        actions = decision.flat_actions[cut].unsqueeze(0)  # [1, n, A]
-        output, _ = self._ask_model(
-            observations=add_step_dim(observations),
-            memory=None if decision.memory is None else decision.memory.sampler_select(cut),
-            prev_actions=spaces_utils.unflatten(self.actor_critic.action_space, actions),
-            masks=torch.ones(1, len(cut), 1, device=self.device),
-        )
+        truncated = sorted(batch.final_observations)
+        last_observations = [batch.final_observations[i] for i in truncated]
+        observations = add_step_dim(self.to_model_inputs(stack_observations(last_observations)))  # leaves [1, n, O...]
+        actions = decision.flat_actions[truncated].unsqueeze(0)  # [1, n, A]
+        with self._explaining_non_finite(observations):
+            output, _ = self.actor_critic(
+                observations=observations,
+                memory=None if decision.memory is None else decision.memory.sampler_select(truncated),
+                prev_actions=spaces_utils.unflatten(self.actor_critic.action_space, actions),
+                masks=torch.ones(1, len(truncated), 1, device=self.device),
+            )
         values = torch.zeros(len(batch.rewards), 1, device=self.device)  # [N, 1]
-        values[cut] = output.values[0]
+        values[truncated] = output.values[0]
         return values
 
     def to_model_inputs(self, observations: dict[str, Any]) -> dict[str, Any]:

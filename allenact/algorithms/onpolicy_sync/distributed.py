@@ -1,4 +1,4 @@
-"""Who else is training: sums, means and barriers over the training workers. One worker costs nothing."""
+"""Data-parallel training: sums and gradients over the training workers. With one worker every call returns at once."""
 
 from __future__ import annotations
 
@@ -71,11 +71,6 @@ class WorkerGroup:
             advantages: [T, N, 1] of this worker.
         """
         return advantage_stats(advantages, self.sum)
-
-    def barrier(self) -> None:
-        """Waits for all workers."""
-        if self.size > 1:
-            dist.barrier()
 
     def close(self) -> None:
         """Leaves the group."""

@@ -1,4 +1,4 @@
-"""How good is it? Plays every task of finite samplers once and reports what happened."""
+"""Evaluates a policy: acts in every task of finite samplers once, and collects the metrics of the episodes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ROLLOUT_STEPS = 100  # steps between two roll-overs of the storage, so that memo
 
 @dataclass
 class EvaluationResult:
-    """What came of evaluating a policy on the tasks of its samplers."""
+    """The episodes of an evaluation, and what they took."""
 
     episodes: list[FinishedEpisode] = field(default_factory=list)
     steps: int = 0
@@ -55,7 +55,7 @@ def evaluate(
     on_status: Callable[[EvaluationStatus], None] = lambda status: None,
     status_interval_s: float = math.inf,
 ) -> EvaluationResult:
-    """Plays until every sampler has run out of tasks; each task counts exactly once.
+    """Acts until every sampler has run out of tasks; each task counts exactly once.
 
     Args:
         actor_critic: the policy; put into evaluation mode by the caller.
@@ -63,11 +63,11 @@ def evaluate(
         rollout_storage: gives the model its inputs; filled and rolled over every 100 steps.
         device: where the model lives; default CPU.
         preprocessors: applied to the observations of every step.
-        deterministic: play the mode of the action distribution instead of a sample.
-        expert_actions: play what the `expert_action` sensor says.
-        visualizer: collects what it wants to show, after every step.
+        deterministic: take the mode of the action distribution instead of a sample.
+        expert_actions: take the action that the `expert_action` sensor gives.
+        visualizer: records the episodes, after every step.
         on_rollout_end: called before the storage is rolled over, for losses on its data.
-        on_status: told how far the evaluation is.
+        on_status: called with the progress of the evaluation.
         status_interval_s: seconds between two such calls.
 
     Raises:
@@ -97,11 +97,11 @@ def evaluate(
 
 
 class _Evaluation:
-    """An evaluation under way.
+    """The state of an evaluation.
 
     Attributes:
-        result: what has come of it so far.
-        active: the samplers that still play, as indices among all.
+        result: the episodes so far.
+        active: the samplers that still have tasks, as indices among all.
         rows: steps in the storage.
     """
 
@@ -116,7 +116,7 @@ class _Evaluation:
         self._show_tasks()
 
     def status(self, total: int, seconds: float) -> EvaluationStatus:
-        """Returns how far it is, given the number of tasks and how long it has taken."""
+        """Returns the progress, given the number of tasks and the seconds since the beginning."""
         return EvaluationStatus(len(self.result.episodes), total, self.result.steps, seconds, self.result.means)
 
     def step(self) -> None:
@@ -148,7 +148,7 @@ class _Evaluation:
 
 
 def require_finite(vector_tasks: VectorTasks) -> int:
-    """Returns the number of tasks to play, those already begun included.
+    """Returns the number of tasks of all samplers, those already begun included.
 
     Raises:
         ExperimentConfigError: a sampler has no end.
@@ -167,7 +167,7 @@ def require_finite(vector_tasks: VectorTasks) -> int:
 def _action_choice(
     actor_critic: ActorCriticModel[Any], deterministic: bool, expert_actions: bool
 ) -> Callable[[Any, dict[str, Any]], Any]:
-    """Returns what picks actions from the model's distributions and the observations it saw."""
+    """Returns a function that picks actions from the model's distributions and the observations it saw."""
     if expert_actions:
         from allenact.base_abstractions.sensor import AbstractExpertActionSensor
 

@@ -1,4 +1,4 @@
-"""What an evaluation says to people: statistics of every metric of every checkpoint, as JSON, as CSV and as a table."""
+"""The report of an evaluation: statistics of every metric of every checkpoint, as JSON, as CSV and as a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is to blame for a NaN: a sensor, or the model itself."""
+"""Finds where a NaN or an infinity comes from: a sensor, a reward, or the model itself."""
 
 from __future__ import annotations
 

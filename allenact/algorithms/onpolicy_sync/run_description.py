@@ -1,4 +1,4 @@
-"""What was trained, resolved: every setting with the value it has, for TensorBoard's Text and HParams tabs."""
+"""The description of a run: every setting with its resolved value, for TensorBoard's Text and HParams tabs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Teacher forcing: in some steps of a rollout the expert's action is played instead of the model's."""
+"""Teacher forcing: in some steps of a rollout the expert's action is taken instead of the model's."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Teacher:
         probability: environment steps taken in the stage -> probability of the expert's action.
         action_space: the model's.
         stage_steps: returns the environment steps that all workers have taken in the stage.
-        tracker: told how often the expert played.
+        tracker: gets the share of expert actions.
     """
 
     def __init__(

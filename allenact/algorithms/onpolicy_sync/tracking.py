@@ -19,7 +19,7 @@ Weighted = list[float]  # [sum, count]
 
 @dataclass
 class LogPackage:
-    """What one worker has to say since its last package. Sent over a pipe, so builtins and arrays only."""
+    """What one worker reports since its last package. Sent over a pipe, so builtins and arrays only."""
 
     mode: str
     """"train", "valid" or "test"."""
@@ -55,22 +55,22 @@ class LogPackage:
 
 @dataclass(frozen=True)
 class EvaluationStatus:
-    """How far the evaluation of a checkpoint is. Sent over a pipe while it goes on."""
+    """The progress of the evaluation of a checkpoint, sent over a pipe while it runs."""
 
     episodes: int
-    """Episodes played."""
+    """Episodes completed."""
     total: int
-    """Episodes to play."""
+    """Episodes in all."""
     steps: int
     """Environment steps taken."""
     seconds: float
     """Wall-clock seconds since it began, above 0."""
     means: dict[str, float]
-    """Means of the metrics over the episodes played."""
+    """Means of the metrics over the completed episodes."""
 
     @classmethod
     def of(cls, parts: Sequence[EvaluationStatus]) -> EvaluationStatus:
-        """Returns how far several workers, at least one, are together."""
+        """Returns the joint progress of several workers, at least one."""
         sums: dict[str, float] = {}
         counts: dict[str, int] = {}
         for part in parts:
@@ -87,7 +87,7 @@ class EvaluationStatus:
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds until the last episode if it goes on like this; None before the first one has ended."""
+        """Seconds until the last episode at this rate; None before the first one has ended."""
         return self.seconds / self.episodes * (self.total - self.episodes) if self.episodes else None
 
 
@@ -146,7 +146,7 @@ class Tracker:
         return mean_metrics(self.metrics)
 
     def pop(self, training_steps: int, storage_experiences: dict[str, int], **more: Any) -> LogPackage:
-        """Returns everything gathered since the last call and starts anew."""
+        """Returns everything gathered since the last call, and clears it."""
         package = LogPackage(
             mode=self.mode,
             training_steps=training_steps,

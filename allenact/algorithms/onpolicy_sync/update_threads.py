@@ -1,4 +1,4 @@
-"""With how many torch threads the model learns from a mini-batch fastest."""
+"""Chooses the number of torch threads for updates, by timing a mini-batch."""
 
 from __future__ import annotations
 
