@@ -64,8 +64,8 @@ class Silent(RolloutStorage, MiniBatchStorageMixin):
 
 
 class Telling(Silent):
-    def for_statistics(self):
-        return self.inner.for_statistics()
+    def observations_and_returns(self):
+        return self.inner.observations_and_returns()
 
 
 class Statistics(ToyExperiment):

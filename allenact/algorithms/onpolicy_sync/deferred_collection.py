@@ -127,7 +127,7 @@ def collect_from_workers(
                 chunk.first_step, chunk.samplers, chunk.observations, chunk.actions, chunk.rewards, chunk.dones
             )
             truncated.extend(chunk.truncated)
-    storage.complete(num_steps)
+    storage.advance(num_steps)
     return sorted(truncated, key=lambda end: (end.step, end.sampler))
 
 

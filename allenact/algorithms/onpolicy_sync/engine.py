@@ -87,9 +87,7 @@ class OnPolicyTrainer(RolloutEngine):
             self.optimizer,
             self.workers,
             self.num_samplers,
-            stop_requested=lambda: (
-                self.stop_requested and self.snapshot is not None and self.snapshot.weights is not None
-            ),
+            stop_requested=self._interrupts_update,
         )
         torch.set_num_threads(1)  # acting for a few samplers is too little work to share; updates ask for more
 
@@ -171,7 +169,7 @@ class OnPolicyTrainer(RolloutEngine):
             self.count_experiences(stage, storages)
             self.report_first_rollout(steps)
             set_learning_rate(self.lr_scheduler, pipeline.total_steps)
-            episodes = [] if self._collector is None else self._collector.pop_episodes()
+            episodes = self.pop_episodes()
             self.tracker.add_updates(updates)
             self.tracker.add_episodes(episodes)
             self.advance_scenes(stage, storages)
@@ -214,6 +212,10 @@ class OnPolicyTrainer(RolloutEngine):
                 adv_stats_callback=self.workers.advantage_stats,
             )
 
+    def _interrupts_update(self) -> bool:
+        """Whether the current update is to stop: somebody asked for it, and the weights from before it are kept."""
+        return self.stop_requested and self.snapshot is not None and self.snapshot.weights is not None
+
     def update(self, stage: PipelineStage, storages: dict[str, ExperienceStorage]) -> list[ComponentUpdate]:
         """Learns from the rollout."""
         if self.snapshot is not None and self.snapshot.weights is None:
@@ -227,14 +229,14 @@ class OnPolicyTrainer(RolloutEngine):
         storage = storages.get(self.training_pipeline.rollout_storage_uuid or "")
         if not isinstance(storage, RolloutStorage) or not keeps_statistics(self.actor_critic):
             return
-        rollout = storage.for_statistics()
+        rollout = storage.observations_and_returns()
         if rollout is not None:
             self.actor_critic.update_statistics(*rollout, self.workers.sum)
         elif not self.warned_about_statistics:
             self.warned_about_statistics = True
             get_logger().warning(
                 f"{type(self.actor_critic).__name__} keeps running statistics, but {type(storage).__name__} does not"
-                " say what was collected: they stay as they are. Implement its for_statistics()."
+                " tell what was collected: they stay as they are. Implement its observations_and_returns()."
             )
 
     def count_steps(self, stage: PipelineStage, steps: int) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from allenact.algorithms.onpolicy_sync.resume import Snapshot
     from allenact.algorithms.onpolicy_sync.storage import ExperienceStorage
     from allenact.base_abstractions.experiment_config import ExperimentConfig
+    from allenact.base_abstractions.task_batch import FinishedEpisode
     from allenact.pipeline.stage import PipelineStage
 
 Answer = TypeVar("Answer")
@@ -74,6 +75,10 @@ class RolloutEngine(OnPolicyRLEngine):
             )
             self._choose_sampling()
         return self._collector
+
+    def pop_episodes(self) -> list[FinishedEpisode]:
+        """Returns the episodes that ended since the last call; none without task samplers."""
+        return [] if self._collector is None else self._collector.pop_episodes()
 
     def enter_stage(self, stage: PipelineStage) -> dict[str, ExperienceStorage]:
         """Returns the storages of `stage`; those that enter use begin with the current observations."""

@@ -57,7 +57,7 @@ class ExperienceStorage(abc.ABC):
         """Prepares the data at the end of a rollout.
 
         Args:
-            **kwargs: `next_value` ([1, N, 1], None without rollouts), `use_gae`, `gamma`, `tau` (lambda of
+            **kwargs: `next_value` ([1, N, 1]; None without rollouts), `use_gae`, `gamma`, `tau` (lambda of
                 the generalised advantage estimates) and `adv_stats_callback` (advantages [T, N, 1] -> `mean`
                 and `std` over all workers).
         """
@@ -103,8 +103,8 @@ class RolloutStorage(ExperienceStorage):
     def sampler_select(self, keep_list: Sequence[int]) -> None:
         """Forgets all samplers except `keep_list`, when the others have no tasks left."""
 
-    def for_statistics(self) -> tuple[ObservationType, torch.Tensor] | None:
-        """Returns what a model's `update_statistics` takes; None, with a warning to those who need it: not supported.
+    def observations_and_returns(self) -> tuple[ObservationType, torch.Tensor] | None:
+        """Returns what a model's `update_statistics` takes; None where that is not supported, which gives a warning.
 
         Called after the updates with a rollout, before `after_updates`.
 

@@ -129,9 +129,7 @@ class RolloutBlockStorage(RolloutBatches, RolloutStorage):
         Raises:
             TaskError: the observations have other names than the first ones, or a tensor another shape.
         """
-        if self.step == self.full_size:
-            self._grow(max(1, 2 * self.full_size))
-        t = self.step
+        t = self._next_step()
         flat = flatten_observations(observations)
         self._check_names(flat)
         for name, leaf in flat.items():
@@ -148,8 +146,7 @@ class RolloutBlockStorage(RolloutBatches, RolloutStorage):
 
         for key, (tensor, dim) in (memory or {}).items():
             self._last_memory[key] = (tensor.detach(), dim)
-        self.step += 1
-        self.total_experiences += self.num_samplers
+        self.advance(1)
 
     def _check_names(self, flat: Mapping[str, Any]) -> None:
         if flat.keys() != self._observations.keys():
@@ -173,9 +170,7 @@ class RolloutBlockStorage(RolloutBatches, RolloutStorage):
         Raises:
             TaskError: the observations have other names than the first ones, or an array another shape.
         """
-        if self.step == self.full_size:
-            self._grow(max(1, 2 * self.full_size))
-        t, (observation_rows, rows) = self.step, self._numpy_rows()
+        t, (observation_rows, rows) = self._next_step(), self._numpy_rows()
         flat = dict(flat_leaves(observations))
         self._check_names(flat)
         for name, leaf in flat.items():
@@ -183,37 +178,38 @@ class RolloutBlockStorage(RolloutBatches, RolloutStorage):
         rows["prev_actions"][t + 1] = actions
         rows["rewards"][t, :, 0] = rewards
         rows["masks"][t + 1, :, 0] = ~dones
-        self.step += 1
-        self.total_experiences += self.num_samplers
+        self.advance(1)
 
     def add_block(
         self,
-        row: int,
+        first_step: int,
         samplers: slice,
         observations: Mapping[str, np.ndarray],
         actions: np.ndarray,
         rewards: np.ndarray,
         dones: np.ndarray,
     ) -> None:
-        """Writes K steps of n samplers. `reserve` comes first, and `complete` when every sampler has its steps.
+        """Writes K steps of n samplers. `reserve` comes first, and `advance` once every sampler has its steps.
 
         Args:
-            row: of the first step.
+            first_step: index of the first one in the rollout.
             samplers: whose steps they are.
             observations: under flat names, leaves [K, n, O...] (NumPy), seen after the actions.
             actions: [K, n, A] flattened.
             rewards: [K, n].
             dones: [K, n] whether `observations` are the first of an episode.
         """
-        end, (observation_rows, rows) = row + len(rewards), self._numpy_rows()
+        observation_rows, rows = self._numpy_rows()
+        these = slice(first_step, first_step + len(rewards))
+        following = slice(these.start + 1, these.stop + 1)
         for name, block in observations.items():
-            observation_rows[name][row + 1 : end + 1, samplers] = block
-        rows["prev_actions"][row + 1 : end + 1, samplers] = actions
-        rows["rewards"][row:end, samplers, 0] = rewards
-        rows["masks"][row + 1 : end + 1, samplers, 0] = ~dones
+            observation_rows[name][following, samplers] = block
+        rows["prev_actions"][following, samplers] = actions
+        rows["rewards"][these, samplers, 0] = rewards
+        rows["masks"][following, samplers, 0] = ~dones
 
-    def complete(self, num_steps: int) -> None:
-        """Counts the steps of all samplers that `add_block` has written."""
+    def advance(self, num_steps: int) -> None:
+        """Counts steps that have been written for all samplers."""
         self.step += num_steps
         self.total_experiences += num_steps * self.num_samplers
 
@@ -335,7 +331,7 @@ class RolloutBlockStorage(RolloutBatches, RolloutStorage):
         self._targets = {"returns": returns, "advantages": advantages, "norm_advantages": normalised}
         self._groups.clear()
 
-    def for_statistics(self) -> tuple[ObservationType, torch.Tensor]:
+    def observations_and_returns(self) -> tuple[ObservationType, torch.Tensor]:
         """Returns the observations of the rollout, leaves [T, N, O...], and its returns, [T, N, 1]."""
         return self.rows_for_model()["observations"], self.returns[:-1]
 

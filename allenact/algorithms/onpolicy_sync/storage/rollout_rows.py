@@ -75,6 +75,12 @@ class RolloutRows:
             self._views = observations, {name: rows.numpy() for name, rows in self._rows.items()}
         return self._views
 
+    def _next_step(self) -> int:
+        """Returns the index of the step to be written next, for which there is room."""
+        if self.step == self.full_size:
+            self._grow(max(1, 2 * self.full_size))
+        return self.step
+
     def _grow(self, num_steps: int) -> None:
         """Makes room for `num_steps` steps, keeping what there is."""
         missing = num_steps - self.full_size
