@@ -236,7 +236,7 @@ class OnPolicyTrainer(RolloutEngine):
             self.warned_about_statistics = True
             get_logger().warning(
                 f"{type(self.actor_critic).__name__} keeps running statistics, but {type(storage).__name__} does not"
-                " tell what was collected: they stay as they are. Implement its observations_and_returns()."
+                " say what was collected: they stay as they are. Implement its observations_and_returns()."
             )
 
     def count_steps(self, stage: PipelineStage, steps: int) -> None:
