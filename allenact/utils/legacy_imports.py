@@ -5,7 +5,7 @@ After `import allenact`, importing an old name gives a module of that name with 
 `gym.spaces.Discrete is gymnasium.spaces.Discrete`. An installed original wins.
 
 The environment classes of `gym_minigrid` also keep the calls of their time, because the files that import them use
-these; see `legacy_minigrid`.
+these; see `legacy_minigrid`. So do the generators of `gym.utils.seeding`; see `legacy_seeding`.
 """
 
 from __future__ import annotations
@@ -87,7 +87,9 @@ class _AliasModule(ModuleType):
                 return old_env
         for source in self.sources:
             if hasattr(source, name):
-                return getattr(source, name)
+                value = getattr(source, name)
+                is_submodule = isinstance(value, ModuleType) and value.__name__ == f"{source.__name__}.{name}"
+                return importlib.import_module(f"{self.__name__}.{name}") if is_submodule else value
         raise AttributeError(f"module {self.__name__!r}, an alias of its successor, has no {name!r}")
 
 
@@ -111,12 +113,16 @@ class _AliasLoader(Loader):
             return  # each class is made when it is asked for
         for source in sources:
             for key, value in vars(source).items():
-                if key == "__all__" or not key.startswith("_"):
+                if key == "__all__" or not (key.startswith("_") or isinstance(value, ModuleType)):
                     setattr(module, key, value)
+        if name == "gym.utils.seeding":
+            from allenact.utils.legacy_seeding import np_random
+
+            setattr(module, "np_random", np_random)  # noqa: B010  # modules have whatever attributes they have
         if name == "gym_minigrid.minigrid":
             from allenact.utils.legacy_minigrid import old_style_base
 
-            setattr(module, "MiniGridEnv", old_style_base())  # noqa: B010  # modules have whatever attributes they have
+            setattr(module, "MiniGridEnv", old_style_base())  # noqa: B010
 
 
 def _module_sources(name: str) -> tuple[str, ...]:

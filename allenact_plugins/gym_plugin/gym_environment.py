@@ -9,7 +9,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.envs.registration import EnvSpec, load_env_creator
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.wrappers import (
     ClipAction,
     FlattenObservation,
@@ -31,6 +31,7 @@ from allenact.utils.system import get_logger
 from allenact_plugins.gym_plugin.drawn_view import DrawnView
 from allenact_plugins.gym_plugin.mujoco_env import MuJoCoEnv
 from allenact_plugins.gym_plugin.mujoco_tasks import MUJOCO_TASKS
+from allenact_plugins.gym_plugin.old_style_env import creator_of, with_todays_calls
 
 RENAMED_IDS = {
     "BipedalWalker-v2": "BipedalWalker-v3",
@@ -243,7 +244,7 @@ def make_environment(name: str, **kwargs: Any) -> gymnasium.Env[Any, Any]:
         kwargs.setdefault("render_mode", _array_render_mode(spec))
         if kwargs["render_mode"] is None:
             del kwargs["render_mode"]
-        return gymnasium.make(spec, **{"disable_env_checker": True, **kwargs})
+        return gymnasium.make(with_todays_calls(spec), **{"disable_env_checker": True, **kwargs})
     except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
         raise _missing_package(spec.id, error) from error
     except TypeError as error:
@@ -285,8 +286,7 @@ def _array_render_mode(spec: EnvSpec) -> str | None:
     """Returns "rgb_array" if the environment offers it and it costs nothing until something is drawn."""
     if spec.id in _MODE_ON_DEMAND:
         return None
-    creator = spec.entry_point if callable(spec.entry_point) else load_env_creator(str(spec.entry_point))
-    metadata = getattr(creator, "metadata", None)
+    metadata = getattr(creator_of(spec), "metadata", None)
     modes = (metadata.get("render_modes") or ()) if isinstance(metadata, dict) else ()
     return "rgb_array" if "rgb_array" in modes else None
 

@@ -30,7 +30,14 @@ def test_gym_holds_the_objects_of_gymnasium():
         from gym.envs.registration import register
         assert gym.spaces.Discrete is Discrete is gymnasium.spaces.Discrete
         assert DictFromSubmodule is Dict is gymnasium.spaces.Dict
-        assert seeding.np_random is gymnasium.utils.seeding.np_random
+        from gymnasium.utils.seeding import np_random
+        import numpy as np
+        generator, seed = seeding.np_random(3)
+        assert seed == 3 and isinstance(generator, np.random.Generator)
+        same, _ = np_random(3)
+        assert (generator.randint(5), generator.rand()) == (same.integers(5), same.random())
+        assert generator.randn(2, 3).shape == generator.random_sample((2, 3)).shape == (2, 3)
+        assert gym.utils.seeding is seeding and type(generator.randint(2, 4)) is int
         assert gym.Env is gymnasium.Env and gym.make is gymnasium.make and register is gymnasium.register
         space = gym.spaces.Dict(higher=Discrete(2), lower=Box(0, 1, (3,), "float32"))
         assert isinstance(space, gymnasium.spaces.Dict)

@@ -248,3 +248,45 @@ def test_lunar_lander_makes_no_sparks_before_it_is_drawn():
         assert got[1:] == expected[1:]
     assert drawn.particles
     assert not plain.particles
+
+
+class OldEnv(gymnasium.Env):
+    """As environments were written for gym."""
+
+    metadata = {"render.modes": ["human", "rgb_array"]}
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (1,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def seed(self, seed=None):
+        self.generator = np.random.default_rng(seed)
+        return [seed]
+
+    def reset(self):
+        self.value = self.generator.random()
+        return np.array([self.value], dtype=np.float32)
+
+    def step(self, action):
+        return np.array([self.value], dtype=np.float32), 0.5, action == 1, {"action": action}
+
+    def render(self, mode="human"):
+        assert mode == "rgb_array"
+        return np.zeros((2, 3, 3), dtype=np.uint8)
+
+
+def test_environments_written_for_gym():
+    gymnasium.register("Old-v0", entry_point=OldEnv, max_episode_steps=3)
+    try:
+        env = GymEnvironment("Old-v0")
+        assert env.reset(seed=4) == env.reset(seed=4) != env.reset()
+        observation, reward, done, info = env.step(0)
+        assert (observation, reward, done, info) == (env.initial_observation, 0.5, False, {"action": 0})
+        assert env.step(1)[2]
+        assert (env.terminated, env.truncated) == (True, False)
+        env.reset()
+        assert [env.step(0)[2] for _ in range(3)] == [False, False, True]
+        assert (env.terminated, env.truncated) == (False, True)
+        assert env.render().shape == (2, 3, 3)
+        assert (env.spec.id, env.spec.max_episode_steps, env.value) == ("Old-v0", 3, env.unwrapped.value)
+        assert env.state_dict() is None
+    finally:
+        del gymnasium.registry["Old-v0"]

@@ -1,0 +1,66 @@
+"""Environments written for gym before 0.26: `seed(n)`, `reset()` returns the observation, `step()` four values."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+from gymnasium.envs.registration import EnvSpec, load_env_creator
+
+
+class OldStyleEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Lets such an environment be called as Gymnasium calls its own.
+
+    Args:
+        env: an environment whose class is derived from `gym.Env`, which here is `gymnasium.Env`.
+    """
+
+    @property
+    def render_mode(self) -> str | None:  # type: ignore[override]  # a property, as in gymnasium.Wrapper
+        """The mode "rgb_array" where the environment says that it has it."""
+        metadata = self.env.metadata
+        return "rgb_array" if "rgb_array" in metadata.get("render.modes", metadata.get("render_modes", ())) else None
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Seeds the environment if there is a seed, and starts an episode."""
+        env: Any = self.env
+        if seed is not None and hasattr(env, "seed"):
+            env.seed(seed)
+        return env.reset(), {}
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Takes one environment step; the episode was cut where `info["TimeLimit.truncated"]` says so."""
+        observation, reward, done, info = self.env.step(action)  # type: ignore[misc]  # four values, not five
+        truncated = bool(done and info.get("TimeLimit.truncated", False))
+        return observation, reward, bool(done and not truncated), truncated, info
+
+    def render(self) -> Any:
+        """Returns a picture, [H, W, 3] uint8."""
+        env: Any = self.env
+        return env.render(mode="rgb_array")
+
+
+def creator_of(spec: EnvSpec) -> Any:
+    """Returns the class, or the function, that makes an environment."""
+    return spec.entry_point if callable(spec.entry_point) else load_env_creator(str(spec.entry_point))
+
+
+def with_todays_calls(spec: EnvSpec) -> EnvSpec:
+    """Returns `spec` itself, or one that wraps the environment if its class was written for gym."""
+    creator = creator_of(spec)
+    if not (isinstance(creator, type) and hasattr(creator, "reset")):
+        return spec
+    parameters = inspect.signature(creator.reset).parameters.values()
+    if any(parameter.name == "seed" or parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return spec
+    spec = copy.copy(spec)
+    spec.entry_point = functools.partial(_wrapped, creator)
+    return spec
+
+
+def _wrapped(creator: Callable[..., gymnasium.Env[Any, Any]], **kwargs: Any) -> OldStyleEnv:
+    return OldStyleEnv(creator(**kwargs))
