@@ -8,7 +8,7 @@ import pytest
 
 from allenact.errors import ExperimentConfigError, MissingExtraError, UnknownEnvironmentError, UsageError
 from allenact.utils.rendering import RenderingUnavailable
-from allenact_plugins.gym_plugin import gym_environment
+from allenact_plugins.gym_plugin import gym_environment, old_style_env
 from allenact_plugins.gym_plugin.gym_environment import RENAMED_IDS, GymEnvironment
 
 
@@ -158,7 +158,7 @@ def test_box2d_missing(monkeypatch):
     def not_installed(name):
         raise gymnasium.error.DependencyNotInstalled("Box2D is not installed")
 
-    monkeypatch.setattr(gym_environment, "load_env_creator", not_installed)
+    monkeypatch.setattr(old_style_env, "load_env_creator", not_installed)
     with pytest.raises(MissingExtraError, match=r'(?s)BipedalWalker-v3 needs.*pip install "allenact-gym\[box2d\]"'):
         GymEnvironment("BipedalWalker-v2")
 
