@@ -13,7 +13,7 @@ import torch
 
 from allenact.algorithms.onpolicy_sync.deferred_collection import (
     add_predictions,
-    collect_from_workers,
+    collect_from_processes,
     collect_in_lockstep,
     deferred_policy,
     make_rollout_request,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from allenact.algorithms.onpolicy_sync.policy import ActorCriticModel
     from allenact.algorithms.onpolicy_sync.storage import ExperienceStorage, RolloutStorage
     from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import VectorTasks
-    from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.worker_rollouts import RolloutChunk, RolloutRequest
+    from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.process_rollouts import RolloutChunk, RolloutRequest
     from allenact.base_abstractions.misc import ActorCriticOutput, Memory
     from allenact.base_abstractions.preprocessor import SensorPreprocessorGraph
     from allenact.base_abstractions.task_batch import FinishedEpisode, StepBatch
@@ -156,9 +156,9 @@ class RolloutCollector:
             self._collect_with_model(rollout_storage, storages, num_steps, bootstrap_truncated, on_step)
         else:
             policy, storage = deferred
-            if isinstance(policy, ReparameterizedPolicy) and self._workers_can_collect():
+            if isinstance(policy, ReparameterizedPolicy) and self._processes_can_collect():
                 chunks = self._checked_chunks(make_rollout_request(policy, storage, num_steps), on_step)
-                truncated = collect_from_workers(storage, chunks, num_steps)
+                truncated = collect_from_processes(storage, chunks, num_steps)
             else:
                 truncated = collect_in_lockstep(policy, storage, self._task_stepper(on_step), num_steps)
             add_predictions(self.actor_critic, storage, truncated if bootstrap_truncated else (), self.num_workers)
@@ -199,7 +199,7 @@ class RolloutCollector:
 
         return step_tasks
 
-    def _workers_can_collect(self) -> bool:
+    def _processes_can_collect(self) -> bool:
         """Whether there are sampler processes to collect a rollout, and the model need not be told of each step."""
         return self.vector_tasks.can_collect_rollouts and not hasattr(self.actor_critic, "sampler_select")
 

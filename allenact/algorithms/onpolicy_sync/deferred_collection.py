@@ -1,7 +1,7 @@
 """Collects a rollout with a policy that needs only observations; values and log-probabilities follow in one pass.
 
 The result agrees with a full forward pass at every step within the rounding of float32. Steps are taken either by all
-samplers in lockstep (`collect_in_lockstep`) or by sampler processes with a copy of the policy (`collect_from_workers`).
+samplers in lockstep (`collect_in_lockstep`), or by sampler processes that act themselves (`collect_from_processes`).
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from allenact.algorithms.onpolicy_sync.non_finite import explain_non_finite
 from allenact.algorithms.onpolicy_sync.policy import ActorCriticModel, ReparameterizedPolicy, RolloutPolicy
 from allenact.algorithms.onpolicy_sync.storage import RolloutBlockStorage
 from allenact.algorithms.onpolicy_sync.storage.observation_tree import flat_leaves
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.process_rollouts import RolloutRequest, TruncatedEpisode
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.protocol import can_be_pickled
-from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.worker_rollouts import RolloutRequest, TruncatedEpisode
 from allenact.base_abstractions.misc import ActorCriticOutput, Memory
 from allenact.utils import spaces_utils
 from allenact.utils.seeding import preserve_rng_state
@@ -27,7 +27,7 @@ from allenact.utils.torch_threads import threads_for, torch_threads
 
 if TYPE_CHECKING:
     from allenact.algorithms.onpolicy_sync.storage import ExperienceStorage
-    from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.worker_rollouts import RolloutChunk
+    from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.process_rollouts import RolloutChunk
     from allenact.base_abstractions.task_batch import StepBatch
 
 PREDICTION_BATCH = 4096
@@ -49,7 +49,7 @@ def deferred_policy(
     return None if policy is None else (policy, storage)
 
 
-def can_act_in_workers(model: ActorCriticModel[Any]) -> bool:
+def can_act_in_processes(model: ActorCriticModel[Any]) -> bool:
     """Whether sampler processes can be given the policy of `model`, as far as that depends on the model."""
     if hasattr(model, "sampler_select"):  # wants to be told of every step
         return False
@@ -106,7 +106,7 @@ def make_rollout_request(policy: ReparameterizedPolicy, storage: RolloutBlockSto
     return RolloutRequest(policy.act, noise, dict(flat_leaves(storage.observation_row(0))))
 
 
-def collect_from_workers(
+def collect_from_processes(
     storage: RolloutBlockStorage, chunks: Generator[RolloutChunk], num_steps: int
 ) -> list[TruncatedEpisode]:
     """Writes to `storage` what sampler processes collect; the result is that of `collect_in_lockstep`.

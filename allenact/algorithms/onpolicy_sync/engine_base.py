@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
-from allenact.algorithms.onpolicy_sync.deferred_collection import can_act_in_workers
+from allenact.algorithms.onpolicy_sync.deferred_collection import can_act_in_processes
 from allenact.algorithms.onpolicy_sync.distributed import WorkerGroup
 from allenact.algorithms.onpolicy_sync.startup_checks import check_spaces, machine_params_of
 from allenact.algorithms.onpolicy_sync.tracking import Tracker
@@ -134,7 +134,7 @@ class OnPolicyRLEngine:
         storages: set[str | None] = {component.storage_uuid for component in stage.stage_components}
         storages.add(self.training_pipeline.rollout_storage_uuid)
         on_cpu = self.device.type == "cpu" and self.preprocessors is None
-        return on_cpu and len(storages) == 1 and can_act_in_workers(self.actor_critic)
+        return on_cpu and len(storages) == 1 and can_act_in_processes(self.actor_critic)
 
     def _cores(self) -> int:
         """Returns how many cores step the samplers: this worker's part of them, but one beside training."""

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import protocol
-from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.worker_rollouts import RolloutChunk, RolloutRequest
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.process_rollouts import RolloutChunk, RolloutRequest
 from allenact.base_abstractions.sensor import Sensor, SensorSuite
 from allenact.base_abstractions.task import TaskSampler
 from allenact.base_abstractions.task_batch import ObservationDict, StepBatch

@@ -21,6 +21,7 @@ from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.base import (
     callback_suite,
     common_observation_space,
 )
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.process_rollouts import RolloutChunk, RolloutRequest
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.protocol import Request
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.shared_memory import (
     Layout,
@@ -32,7 +33,6 @@ from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.shared_memory import
 )
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.worker import WorkerSpec
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.worker_pool import WorkerPool, prepared
-from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.worker_rollouts import RolloutChunk, RolloutRequest
 from allenact.base_abstractions.sensor import Sensor, SensorSuite
 from allenact.base_abstractions.task import TaskSampler
 from allenact.base_abstractions.task_batch import FinishedEpisode, ObservationDict, StepBatch

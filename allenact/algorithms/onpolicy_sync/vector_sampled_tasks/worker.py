@@ -27,6 +27,11 @@ from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.batched import (
     batch_of,
     build_samplers,
 )
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.process_rollouts import (
+    RolloutChunk,
+    RolloutRequest,
+    RolloutWorker,
+)
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.protocol import Failure, Request, receive, send
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.shared_memory import (
     Layout,
@@ -35,11 +40,6 @@ from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.shared_memory import
 )
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.single_process import (
     SingleProcessVectorSampledTasks,
-)
-from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.worker_rollouts import (
-    RolloutChunk,
-    RolloutRequest,
-    RolloutWorker,
 )
 from allenact.base_abstractions.sensor import SensorSuite
 from allenact.base_abstractions.task import TaskSampler

@@ -12,7 +12,7 @@ import torch
 from allenact.algorithms.onpolicy_sync.collection import RolloutCollector, StopRequested
 from allenact.algorithms.onpolicy_sync.policy import ReparameterizedPolicy
 from allenact.algorithms.onpolicy_sync.storage import RolloutBlockStorage
-from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import make_vector_tasks, worker_rollouts
+from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import make_vector_tasks, process_rollouts
 from allenact.base_abstractions.sensor import SensorSuite
 from allenact.errors import ExperimentConfigError, NonFiniteError, TaskWorkerError
 from allenact.testing.tasks import PushRightTask, ToySensor, ToyTaskSampler
@@ -102,7 +102,7 @@ def requests_to(tasks):
 
 @pytest.fixture
 def chunks_of_one_step(monkeypatch):
-    monkeypatch.setattr(worker_rollouts, "CHUNK_S", 0.0)
+    monkeypatch.setattr(process_rollouts, "CHUNK_S", 0.0)
 
 
 @pytest.mark.parametrize("n", [2, 5, 8])
