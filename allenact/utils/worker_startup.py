@@ -10,7 +10,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing import connection
 from multiprocessing.context import BaseContext
 from pathlib import Path
@@ -42,20 +43,36 @@ def warm_up_workers() -> None:
 
     multiprocessing.set_forkserver_preload(_PRELOAD)
     resource_tracker.ensure_running()  # by itself it would start below, and unblock the signal when it has
-    # Ctrl-C reaches all processes of a terminal. The server and its workers inherit that they do not see it: this
-    # process decides what it means and tells them.
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     path = os.environ.get("PYTHONPATH")
     # The server starts without our search path, on which a copy of this package that is not installed may lie.
     os.environ["PYTHONPATH"] = os.pathsep.join([str(_ROOT), *([path] if path else [])])
     try:
-        forkserver.ensure_running()
+        with deaf_children():
+            forkserver.ensure_running()
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         if path is None:
             del os.environ["PYTHONPATH"]
         else:
             os.environ["PYTHONPATH"] = path
+
+
+@contextmanager
+def deaf_children() -> Iterator[None]:
+    """Processes that are started within, and theirs, do not hear SIGINT and SIGTERM.
+
+    A terminal sends Ctrl-C to all processes, and job schedulers send SIGTERM to all: the process that has started the
+    others decides what it means, and tells them. A server that died of it would take their exit codes with it.
+    """
+    heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, heard)
+
+
+def hear_sigterm() -> None:
+    """Lets this process hear SIGTERM, which it may have inherited not to."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
 def prepare_worker(module_paths: list[str]) -> None:

@@ -31,6 +31,7 @@ EVALUATION_DEADLINE_S = 3600.0
 """Seconds after which an evaluation that also takes ten times longer than any before it is taken to hang."""
 MOST_REPLACED_VALIDATORS = 10
 """Failures of validation that a run survives, if it is to survive them; the next one ends it."""
+_SIGNAL_S = 0.2  # how much later than its workers the runner may get a signal
 _POLL_S = 0.5  # how soon a request to stop is noticed
 
 
@@ -167,11 +168,14 @@ def supervise_training(
             sources[validation.worker.connection] = validation.worker
         for ready in connection.wait(list(sources), timeout=_POLL_S):
             message = sources[ready].receive()
-            if isinstance(message, Failed) and ready not in working and validation is not None:
+            if isinstance(message, Failed) and not (message.silently and (stopping or _is_stopped(stop_requested))):
+                if ready in working or validation is None:
+                    raise message.error
                 validation.replace_worker(message.error)
                 continue
-            if isinstance(message, Failed) and not (stopping and message.silently):
-                raise message.error
+            if isinstance(message, Failed) and ready not in working:  # a validator that is not needed any more
+                validation = None
+                continue
             if isinstance(message, (Finished, Failed)):  # asked to stop, a worker may end before it can say so
                 del working[ready]
             elif isinstance(message, Ready):
@@ -200,6 +204,13 @@ def supervise_training(
                 packages.append(message)
                 if len(packages) == len(trainers):
                     yield by_step.pop(message.training_steps)
+
+
+def _is_stopped(stop_requested: Callable[[], bool]) -> bool:
+    """Whether somebody asked to stop, maybe this very moment: a signal for all processes may reach a worker first."""
+    if not stop_requested():
+        time.sleep(_SIGNAL_S)
+    return stop_requested()
 
 
 def await_ready(testers: Sequence[WorkerProcess], stop_requested: Callable[[], bool]) -> None:
@@ -264,7 +275,7 @@ def _answers(
             index = working[ready]
             message = testers[index].receive()
             if isinstance(message, Failed):
-                if message.silently and stop_requested():  # the signal was for the whole group
+                if message.silently and _is_stopped(stop_requested):  # the signal was for the whole group
                     raise KeyboardInterrupt
                 raise message.error
             if not isinstance(message, (last, EvaluationStatus)):

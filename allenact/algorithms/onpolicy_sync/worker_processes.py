@@ -28,16 +28,24 @@ from multiprocessing.reduction import ForkingPickler
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from allenact.algorithms.onpolicy_sync.stop_signals import StopRequest
 from allenact.errors import AllenActError, CheckpointError, ExperimentConfigError, WorkerError
 from allenact.utils.cores import usable_cores
 from allenact.utils.experiment_loading import experiment_errors
 from allenact.utils.system import get_logger
-from allenact.utils.worker_startup import GUARD_HINT, prepare_worker, was_forked_by_server, when_parent_dies
+from allenact.utils.worker_startup import (
+    GUARD_HINT,
+    hear_sigterm,
+    prepare_worker,
+    was_forked_by_server,
+    when_parent_dies,
+)
 
 if TYPE_CHECKING:
     from allenact.algorithms.onpolicy_sync.engine import OnPolicyTrainer
 
 STOP_GRACE_S = 7.0  # how long workers may take to save and leave
+_SAME_REQUEST_S = 2.0  # how late the runner may pass on a signal that the whole group has got
 _ORPHAN_GRACE_S = 4.0  # the same if the runner is dead: sampler processes, which end with their worker, need time, too
 DUMP_TRACEBACK_SIGNAL = signal.SIGUSR1
 _DUMP_TIME_S = 0.5  # how long a worker may take to print where it hangs
@@ -142,9 +150,7 @@ class WorkerProcess:
                 WorkerError(
                     f"the {self.name} process died.",
                     f"exit code {self.process.exitcode}" + _signal_name(self.process.exitcode),
-                    GUARD_HINT
-                    if self.process.exitcode == 1
-                    else "-9 is usually the system running out of memory: try fewer samplers.",
+                    _what_to_do(self.process.exitcode),
                 ),
                 silently=True,
             )
@@ -192,6 +198,15 @@ def stop_workers(workers: Sequence[WorkerProcess], grace_s: float = STOP_GRACE_S
         worker.connection.close()
 
 
+def _what_to_do(exit_code: int | None) -> str:
+    """Says what helps against a process that died without a word."""
+    if exit_code == 1:
+        return GUARD_HINT
+    if exit_code == -signal.SIGKILL:
+        return "-9 is usually the system running out of memory: try fewer samplers."
+    return "--resume goes on from the newest checkpoint, if there is one."
+
+
 def _signal_name(exit_code: int | None) -> str:
     if exit_code is None or exit_code >= 0:
         return ""
@@ -208,6 +223,7 @@ def _run_worker(pipe: Connection, payload: bytes, search_path: list[str], log_le
     gc.freeze()
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the runner decides what it means
+        hear_sigterm()
         faulthandler.register(DUMP_TRACEBACK_SIGNAL, all_threads=True)
         prepare_worker(search_path)
         get_logger().setLevel(log_level)
@@ -306,8 +322,11 @@ def train_worker(
     if backend in ("auto", "process") and usable_cores() > 1 and was_forked_by_server():
         warm_up_samplers()  # there will most likely be processes
     trainer: OnPolicyTrainer | None = None
+    request = StopRequest(_SAME_REQUEST_S)
 
     def stop(signal_number: int, frame: Any) -> None:
+        if request.is_repeated():
+            return
         if trainer is None or trainer.stop_requested:  # nothing to save yet, or asked twice
             raise KeyboardInterrupt
         trainer.stop_requested = True

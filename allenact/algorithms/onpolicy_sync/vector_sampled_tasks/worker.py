@@ -47,7 +47,7 @@ from allenact.base_abstractions.task_batch import FinishedEpisode, ObservationDi
 from allenact.utils.rendering import known_gl_variables
 from allenact.utils.seeding import set_seed
 from allenact.utils.system import get_logger, init_logging
-from allenact.utils.worker_startup import prepare_worker, when_parent_dies
+from allenact.utils.worker_startup import hear_sigterm, prepare_worker, when_parent_dies
 
 CLOSE: Request = ("close", ())
 """The last request of every worker; it is not answered."""
@@ -61,6 +61,10 @@ DUMP_TRACEBACK_SIGNAL = signal.SIGUSR1
 
 GRACE_S = 1.0
 """How long a worker may take to close its samplers when the trainer has died."""
+
+TERM_GRACE_S = 10
+"""Seconds that a worker lives on after SIGTERM. Job schedulers send that to all processes, and the trainer still asks
+for the state of the samplers, saves it, and then closes its workers."""
 
 trainer_ends: weakref.WeakSet[Connection] = weakref.WeakSet()
 """The trainer's ends of all pipes. A forked worker inherits copies, which would keep its siblings' pipes open."""
@@ -103,7 +107,8 @@ def run_worker(connection: Connection, spec: WorkerSpec | bytes) -> None:
     """
     gc.freeze()  # what a forked process inherits is not its own to destroy: an engine's threads, for example
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trainer, which then closes us
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(TERM_GRACE_S))  # which may be for the trainer, too
+    hear_sigterm()
     faulthandler.register(DUMP_TRACEBACK_SIGNAL, all_threads=True)
     when_parent_dies(_leave)
     torch.set_num_threads(1)  # the samplers' processes already share the cores

@@ -199,6 +199,15 @@ def test_a_validator_that_dies_without_a_word_ends_the_run(workers):
         list(supervise_training([trainer], Validation(lambda: validator), never))
 
 
+def test_a_signal_for_all_processes_is_no_failure_of_validation(workers):
+    trainer = workers().says(Path("32"), Finished(False))
+    validator = workers(name="validation", exit_code=0)
+    validator.end.close()
+    asked = iter([False, False, True])  # the runner hears of it last
+    logs = supervise_training([trainer], Validation(lambda: validator), lambda: next(asked, True))
+    assert told(logs) == []
+
+
 @pytest.mark.faults(
     "validator hangs", "killed at the deadline, which follows from its earlier evaluations", "that validation"
 )
