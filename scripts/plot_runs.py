@@ -51,7 +51,8 @@ def _parse(args: Sequence[str] | None) -> argparse.Namespace:
         "--metric",
         nargs="+",
         default=["reward"],
-        help="a metric of the episodes (reward, ep_length, success) or a whole tag; a panel for each",
+        help="a metric of the episodes (reward, ep_length, success), or another number by its tag or the end of it (lr,"
+        " ppo_loss/value, time_share_update); a panel for each",
     )
     parser.add_argument("--mode", choices=("train", "valid"), default="train", help="whose episodes")
     parser.add_argument(

@@ -85,7 +85,8 @@ def _add_what_to_run(group: argparse._ArgumentGroup) -> None:
         "--config_kwargs",
         type=str,
         default=None,
-        help="keyword arguments of the experiment class, as JSON or as the path of a JSON file",
+        help="keyword arguments of the experiment class: 'total_steps=1000000 learning_rate=1e-3', or JSON, or the"
+        " path of a JSON file",
     )
     group.add_argument("--eval", action="store_true", help="test instead of train; needs --checkpoint")
     group.add_argument(

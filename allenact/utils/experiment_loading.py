@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import glob
 import importlib
 import inspect
 import json
@@ -25,6 +23,7 @@ from allenact.errors import (
     UsageError,
     did_you_mean,
 )
+from allenact.utils.config_kwargs import parse_config_kwargs
 
 CONFIG_KWARGS_STR = "__CONFIG_KWARGS__"
 # Code in these places is the library's, Python's or an installed package's.
@@ -53,7 +52,7 @@ def load_experiment(experiment: str, base: str, config_kwargs: str | None = None
         experiment: a module (`a.b`) or file (`a/b.py`) below `base` or the current directory, an absolute path, or
             any of these followed by `:Class`.
         base: the directory of experiment modules.
-        config_kwargs: keyword arguments for the class, as JSON or as the path of a JSON file.
+        config_kwargs: keyword arguments for the class, as `parse_config_kwargs` reads them.
 
     Raises:
         ExperimentNotFoundError: no such directory, module or class.
@@ -193,56 +192,6 @@ def _experiment_class(module: ModuleType, class_name: str) -> type:
             else "define one class that derives from ExperimentConfig (imported ones do not count).",
         )
     return next(iter(leaves.values()))
-
-
-def parse_config_kwargs(text: str | None) -> dict[str, Any]:
-    """Reads `--config_kwargs`: JSON, the path of a JSON file, or (with a warning) a Python dict.
-
-    Raises:
-        ExperimentConfigError: it is none of these, or not a dict with string keys.
-    """
-    if text is None:
-        return {}
-    source = "--config_kwargs"
-    if os.path.exists(text):
-        source = text
-        try:
-            text = Path(text).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ExperimentConfigError(f"{source} cannot be read: {error}", f"--config_kwargs {source}") from error
-    elif not text.lstrip().startswith(("{", "[", '"')) and "=" not in text:
-        raise ExperimentConfigError(
-            "--config_kwargs is neither JSON nor an existing file.",
-            f"--config_kwargs {text}, seen from {os.getcwd()}",
-            did_you_mean(text, glob.glob("*.json") + glob.glob("configs/**/*.json", recursive=True))
-            or 'write {"name": value}, or pass the path of a JSON file.',
-        )
-    try:
-        kwargs = json.loads(text)
-    except json.JSONDecodeError as error:
-        kwargs = _parse_python_dict(text, source, error)
-    if not isinstance(kwargs, dict) or not all(isinstance(key, str) for key in kwargs):
-        raise ExperimentConfigError(
-            "the experiment's keyword arguments must be a JSON object.",
-            f"{source} holds {type(kwargs).__name__}: {str(text)[:100]}",
-            'write them as {"name": value}.',
-        )
-    return kwargs
-
-
-def _parse_python_dict(text: str, source: str, json_error: json.JSONDecodeError) -> Any:
-    try:
-        kwargs = ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        raise ExperimentConfigError(
-            f"the experiment's keyword arguments are not valid JSON: {json_error}.",
-            f"{source}: {text[:200]}" if source == "--config_kwargs" else source,
-            'write them as {"name": value}, or pass the path of an existing JSON file.',
-        ) from None
-    from allenact.utils.system import get_logger
-
-    get_logger().warning(f"{source} is not JSON ({json_error}); it was read as a Python dict.")
-    return kwargs
 
 
 def _check_complete(config_class: type) -> None:

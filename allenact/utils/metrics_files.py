@@ -62,23 +62,35 @@ class RunMetrics:
         """Returns one number over the run.
 
         Args:
-            metric: a metric of the episodes, such as "reward", or a whole tag, such as "train-onpolicy-misc/lr".
+            metric: a metric of the episodes, such as "reward", or a whole tag, such as "train-onpolicy-misc/lr", or the
+                end of only one tag, such as "lr".
             mode: "train" or "valid"; of no meaning for a whole tag.
 
         Raises:
             MetricsFileError: the run has logged no such number.
         """
-        tag = metric if "/" in metric else f"{mode}-metrics/{metric}"
+        tag = self._tag_of(metric, mode)
         rows = [row for row in self.rows if tag in row]
-        if not rows:
-            known = sorted({key for row in self.rows for key in row if "/" in key})
-            raise MetricsFileError(
-                f'the run has logged no "{tag}".',
-                f"{self.files[-1]}",
-                did_you_mean(tag, known) or "docs/metrics.md lists what a run logs.",
-            )
         return Series(
             [row["training_steps"] for row in rows], [row["seconds"] for row in rows], [row[tag] for row in rows]
+        )
+
+    def _tag_of(self, metric: str, mode: str) -> str:
+        """Returns the tag that a name stands for; see `series`."""
+        known = sorted({key for row in self.rows for key in row if "/" in key})
+        for tag in (metric, f"{mode}-metrics/{metric}"):
+            if tag in known:
+                return tag
+        ends = [tag for tag in known if tag.startswith(f"{mode}-") and tag.endswith(f"/{metric}")]
+        if len(ends) == 1:
+            return ends[0]
+        last_names = {tag.rpartition("/")[2]: tag for tag in known}
+        raise MetricsFileError(
+            f'the run has logged {"several" if ends else "no"} "{metric}" in mode "{mode}".',
+            f"{self.files[-1]}",
+            f"choose one of {', '.join(ends)}."
+            if ends
+            else did_you_mean(metric, [*last_names, *known]) or "docs/metrics.md lists what a run logs.",
         )
 
 

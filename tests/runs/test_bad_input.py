@@ -117,6 +117,7 @@ def test_a_python_that_is_not_the_environment_s(experiment, refused):
         ('{"task": "copy"', "are not valid JSON"),
         ("[1, 2]", "must be a JSON object"),
         ("no_such_file.json", "neither JSON nor an existing file"),
+        ("task=copy num_steps", "are not name=value"),
     ],
 )
 def test_malformed_config_kwargs(kwargs, message, experiment, refused):

@@ -74,6 +74,6 @@ def test_it_runs_from_anywhere(tmp_path):
 
 def test_what_cannot_be_drawn_is_said(plot_runs, runs, tmp_path, capsys):
     assert plot_runs.main([runs[0], "--metric", "rewrad", "-o", str(tmp_path / "x.png")]) == 2
-    assert 'did you mean "train-metrics/reward"' in capsys.readouterr().err
+    assert 'did you mean "reward"' in capsys.readouterr().err
     assert plot_runs.main([str(tmp_path / "nowhere")]) == 2
     assert not (tmp_path / "x.png").exists()

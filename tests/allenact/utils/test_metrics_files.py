@@ -24,6 +24,20 @@ def write(folder, start, rows, tag="Ant"):
     return file
 
 
+def test_a_tag_is_found_by_its_end(tmp_path):
+    tags = {"train-onpolicy-misc/lr": 0.5, "train-a-losses/ppo/value": 1.0, "train-b-losses/ppo/value": 2.0}
+    row = {"mode": "train", "training_steps": 100, "wall_time": 10.0, "elapsed_time": 10.0, **tags}
+    file = tmp_path / "metrics" / "Toy" / "start" / "metrics.jsonl"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(row) + "\n")
+    run = read_run(tmp_path)
+    assert run.series("lr") == run.series("train-onpolicy-misc/lr")
+    with pytest.raises(MetricsFileError, match="choose one of train-a-losses/ppo/value, train-b-losses/ppo/value"):
+        run.series("ppo/value")
+    with pytest.raises(MetricsFileError, match=r'no "lrr"(.|\n)*did you mean "lr"'):
+        run.series("lrr")
+
+
 def test_one_run(tmp_path):
     write(
         tmp_path,
@@ -109,7 +123,7 @@ def test_what_is_not_there(tmp_path):
     with pytest.raises(MetricsFileError, match="no run has logged anything"):
         read_run(tmp_path)
     write(tmp_path, "2026-01-01_00-00-00", [("train", 100, 10.0, 10.0, 1.0)])
-    with pytest.raises(MetricsFileError, match='did you mean "train-metrics/reward"'):
+    with pytest.raises(MetricsFileError, match='did you mean "reward"'):
         read_run(tmp_path).series("rewards")
 
 
