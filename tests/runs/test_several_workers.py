@@ -1,6 +1,7 @@
 """Several training workers are one learner, several test workers one tester."""
 
 import json
+import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from allenact.base_abstractions.experiment_config import MachineParams
 from allenact.base_abstractions.misc import GenericAbstractLoss, LossOutput
 from allenact.base_abstractions.sensor import SensorSuite
 from allenact.testing.experiments import ToyExperiment
+from allenact.utils.system import find_free_port
 from allenact_plugins.gym_plugin.normalized_actor_critic import NormalizedActorCritic
 
 
@@ -159,3 +161,37 @@ def test_several_testers_play_the_tasks_of_one(trained, tmp_path):
     assert len(one["tasks"]) == len(two["tasks"]) == 3 * 3
     assert sorted(task["reward"] for task in one["tasks"]) == sorted(task["reward"] for task in two["tasks"])
     assert one["test-metrics/reward"] == pytest.approx(two["test-metrics/reward"])
+
+
+class OnTwoMachines(Shared):
+    """Chooses the worker of each machine as AllenAct's tutorial for several machines does."""
+
+    def machine_params(self, mode="train", **kwargs):
+        params = super().machine_params(mode)
+        if "machine_id" in kwargs:
+            params.set_local_worker_ids([kwargs["machine_id"]])
+        return params
+
+
+@pytest.mark.slow
+def test_two_machines_are_one_learner(tmp_path):
+    address = f"127.0.0.1:{find_free_port()}"
+
+    def run(machine_id):
+        config = OnTwoMachines([2, 1], num_mini_batch=1, update_repeats=1, stage_steps=(48,), metric_interval=24)
+        folder = tmp_path / str(machine_id)
+        with make_runner(config, folder, machine_id=machine_id, distributed_ip_and_port=address) as runner:
+            runner.start_train()
+
+    machines = [multiprocessing.get_context("fork").Process(target=run, args=(index,)) for index in (0, 1)]
+    for machine in machines:
+        machine.start()
+    for machine in machines:
+        machine.join(timeout=120)
+        assert machine.exitcode == 0
+    steps = {}
+    for machine_id in (0, 1):
+        (log,) = (tmp_path / str(machine_id)).glob("metrics/Toy/*/metrics.jsonl")
+        rows = [json.loads(line) for line in log.read_text().splitlines()]
+        steps[machine_id] = [row["train-onpolicy-losses/weights/sum"] for row in rows]
+    assert steps[0] == steps[1] != []

@@ -46,6 +46,7 @@ class OnPolicyRLEngine:
         sampler_backend: "auto", "batched", "process" or "serial"; to validation, "process" means "auto".
         deterministic_agents: evaluation plays the mode of the action distribution.
         deterministic_cudnn: deterministic cuDNN.
+        machine_id: index of the machine that this worker runs on, for experiments on several.
         callback_sensors: evaluated on every finished task for the run's callbacks.
     """
 
@@ -62,6 +63,7 @@ class OnPolicyRLEngine:
         sampler_backend: str = "auto",
         deterministic_agents: bool = False,
         deterministic_cudnn: bool = False,
+        machine_id: int | None = None,
         callback_sensors: list[Sensor[Any, Any]] | None = None,
     ) -> None:
         self.config = config
@@ -75,7 +77,7 @@ class OnPolicyRLEngine:
         self.callback_sensors = callback_sensors
         self.restarts_samplers = False  # whether those that crash are replaced, and the others live on
 
-        self.machine_params = machine_params_of(config, mode)
+        self.machine_params = machine_params_of(config, mode, machine_id)
         self.device = self.machine_params.devices[worker_id]
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)

@@ -182,6 +182,7 @@ class OnPolicyRunner(RunnerBase):
             and run.validation is not None
             and run.resumed_from is None,
             "seed": self.seed,
+            "machine_id": self.machine_id,
             "num_workers": num_workers,
             "distributed_address": (
                 meeting_point(self.distributed_ip_and_port, self.machine_id) if num_workers > 1 else ""

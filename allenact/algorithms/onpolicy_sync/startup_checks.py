@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -19,16 +20,24 @@ if TYPE_CHECKING:
     from allenact.base_abstractions.preprocessor import SensorPreprocessorGraph
 
 
-def machine_params_of(config: ExperimentConfig, mode: str, machine_id: int = 0) -> MachineParams:
+def machine_params_of(config: ExperimentConfig, mode: str, machine_id: int | None = None) -> MachineParams:
     """Returns the experiment's machine parameters for `mode`, which it may also give as a dict.
 
-    Experiments for one machine need not know of `machine_id`: it is passed on only where it is not 0.
+    Args:
+        config: the experiment.
+        mode: "train", "valid" or "test".
+        machine_id: index of this machine. Experiments that take it as a keyword choose by it, also where it is 0, which
+            workers run here; it is given for training only, the one mode that can have several machines.
     """
-    extra = {"machine_id": machine_id} if machine_id else {}
+    parameters = inspect.signature(config.machine_params).parameters.values()
+    takes_it = any(
+        parameter.name == "machine_id" or parameter.kind is parameter.VAR_KEYWORD for parameter in parameters
+    )
+    extra = {"machine_id": machine_id} if machine_id is not None and mode == "train" and takes_it else {}
     return MachineParams.instance_from(config.machine_params(mode, **extra))
 
 
-def require_samplers(config: ExperimentConfig, mode: str, machine_id: int = 0) -> MachineParams:
+def require_samplers(config: ExperimentConfig, mode: str, machine_id: int | None = None) -> MachineParams:
     """Returns the machine parameters of `mode`, in which every worker must have a task sampler.
 
     Raises:
