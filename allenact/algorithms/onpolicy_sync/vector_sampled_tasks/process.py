@@ -245,7 +245,7 @@ class ProcessVectorTasks(VectorTasks):
         for span, other in layouts:
             if set(other) != set(layout):
                 raise layout_error(layout, other, self.active[span.start])
-        return self._share_memory(layout) or StepArrays(layout, self.num_samplers)
+        return self._share_memory(layout) or StepArrays.allocate(layout, self.num_samplers)
 
     def _share_memory(self, layout: Layout) -> StepArrays | None:
         """Returns arrays that every worker writes its rows of, None if they cannot be had."""
@@ -256,7 +256,7 @@ class ProcessVectorTasks(VectorTasks):
             get_logger().warning("no shared memory (%s): observations are copied through pipes, which is slower", error)
             return None
         try:
-            arrays = StepArrays(*size, map_shared_memory(descriptor))
+            arrays = StepArrays.allocate(*size, map_shared_memory(descriptor))
             rows = {
                 worker: (*size, s.first_sampler, s.first_sampler + len(s.sampler_args))
                 for worker, s in enumerate(self._specs)

@@ -96,11 +96,11 @@ class StepArrays:
 
     Args:
         layout: the leaves of one sampler's observation.
-        num_rows: number of samplers N.
-        action_size: entries A of a flattened action; 0: actions come another way.
-        memory: where to put the arrays, as long as `StepArrays.num_bytes` says; None: private memory.
+        arrays: `actions`, one for each leaf, `rewards`, `dones` and `truncated`, as `allocate` makes them.
 
     Attributes:
+        layout: as given.
+        num_rows: number of samplers N.
         actions: [N, A] float64, which holds every float32 and every index exactly.
         observations: for each leaf an array [N, O...].
         rewards: [N] float32.
@@ -108,24 +108,38 @@ class StepArrays:
         truncated: [N] bool.
     """
 
-    def __init__(self, layout: Layout, num_rows: int, action_size: int = 0, memory: mmap.mmap | None = None) -> None:
+    def __init__(self, layout: Layout, arrays: Sequence[np.ndarray]) -> None:
         self.layout = layout
-        self.num_rows = num_rows
-        arrays: list[np.ndarray] = []
-        for (shape, dtype), offset in zip(*_plan(layout, num_rows, action_size)[:2], strict=True):
-            if memory is None:
-                arrays.append(np.zeros(shape, dtype))
-            else:
-                arrays.append(np.ndarray(shape, dtype, buffer=memory, offset=offset))
-        self._hold(arrays)
-
-    def _hold(self, arrays: list[np.ndarray]) -> None:
         self.actions, *self.observations, self.rewards, self.dones, self.truncated = arrays
-        self._num_keys = len({leaf.path[0] for leaf in self.layout})
+        self.num_rows = len(self.rewards)
+        self._num_keys = len({leaf.path[0] for leaf in layout})
         self._rows = [
             (leaf.path, leaf.path[0], len(leaf.path) == 1, array, leaf.shape, array.dtype)
-            for leaf, array in zip(self.layout, self.observations, strict=True)
+            for leaf, array in zip(layout, self.observations, strict=True)
         ]
+
+    @classmethod
+    def allocate(
+        cls, layout: Layout, num_rows: int, action_size: int = 0, memory: mmap.mmap | None = None
+    ) -> StepArrays:
+        """Makes arrays for N samplers.
+
+        Args:
+            layout: the leaves of one sampler's observation.
+            num_rows: N.
+            action_size: entries A of a flattened action; 0: actions come another way.
+            memory: where to put the arrays, as long as `num_bytes` says; None: private memory, zeros.
+        """
+        specs, offsets, _ = _plan(layout, num_rows, action_size)
+        if memory is None:
+            return cls(layout, [np.zeros(shape, dtype) for shape, dtype in specs])
+        return cls(
+            layout,
+            [
+                np.ndarray(shape, dtype, buffer=memory, offset=offset)
+                for (shape, dtype), offset in zip(specs, offsets, strict=True)
+            ],
+        )
 
     @staticmethod
     def num_bytes(layout: Layout, num_rows: int, action_size: int = 0) -> int:
@@ -134,10 +148,7 @@ class StepArrays:
 
     def rows(self, first: int, last: int) -> StepArrays:
         """Returns a view on rows `first` to `last` (exclusive)."""
-        view = object.__new__(StepArrays)
-        view.layout, view.num_rows = self.layout, last - first
-        view._hold([array[first:last] for array in (self.actions, *self._results())])
-        return view
+        return StepArrays(self.layout, [array[first:last] for array in (self.actions, *self._results())])
 
     def _results(self) -> list[np.ndarray]:
         return [*self.observations, self.rewards, self.dones, self.truncated]

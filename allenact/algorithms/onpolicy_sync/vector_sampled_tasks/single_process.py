@@ -157,7 +157,7 @@ class SingleProcessVectorSampledTasks(ListVectorTasks):
         """Returns the current observations, leaves [N, O...]."""
         observations = [self._task(index).get_observations() for index in self.active]
         if self._arrays is None:
-            self._arrays = StepArrays(layout_of(observations[0]), self.num_samplers)
+            self._arrays = StepArrays.allocate(layout_of(observations[0]), self.num_samplers)
         for index, observation in zip(self.active, observations, strict=True):
             self._arrays.write(index, observation, self._first_sampler + index)
         return self._arrays.select(self.active)[0]

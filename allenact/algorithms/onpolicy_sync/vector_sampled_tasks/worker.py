@@ -247,7 +247,7 @@ class _Server:
         except OSError:
             return False
         try:
-            arrays = StepArrays(layout, num_rows, action_size, map_shared_memory(descriptor))
+            arrays = StepArrays.allocate(layout, num_rows, action_size, map_shared_memory(descriptor))
             self._arrays = arrays.rows(first, last)
         except OSError:
             return False

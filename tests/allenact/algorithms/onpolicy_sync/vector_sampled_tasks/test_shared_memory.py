@@ -21,7 +21,7 @@ def shared_arrays(num_rows, action_size=2):
     size = (layout_of(OBSERVATION), num_rows, action_size)
     descriptor = create_shared_memory(StepArrays.num_bytes(*size))
     try:
-        return [StepArrays(*size, map_shared_memory(descriptor)) for _ in range(2)]
+        return [StepArrays.allocate(*size, map_shared_memory(descriptor)) for _ in range(2)]
     finally:
         os.close(descriptor)
 
@@ -82,7 +82,7 @@ def test_arrays_are_aligned_and_do_not_overlap():
 
 
 def test_selecting_all_rows_copies_nothing():
-    arrays = StepArrays(layout_of(OBSERVATION), 3)
+    arrays = StepArrays.allocate(layout_of(OBSERVATION), 3)
     observations, rewards, _, _ = arrays.select([0, 1, 2])
     assert observations["image"] is arrays.observations[0]
     assert rewards is arrays.rewards
@@ -91,7 +91,7 @@ def test_selecting_all_rows_copies_nothing():
 
 
 def test_put_is_the_inverse_of_select():
-    one, two = (StepArrays(layout_of(OBSERVATION), 3) for _ in range(2))
+    one, two = (StepArrays.allocate(layout_of(OBSERVATION), 3) for _ in range(2))
     for row in range(3):
         one.write(row, {"image": np.full((2, 3), row, np.uint8), "inner": {"x": row / 2, "n": row}}, row)
     one.rewards[1] = 0.25
