@@ -122,7 +122,7 @@ class AbstractExpertSensor(Sensor[EnvType, SubTaskType], abc.ABC):
         """Asks the expert.
 
         Args:
-            task: the task being played.
+            task: the current task.
             expert_sensor_group_name: the group that is asked for; a dummy name if there are no groups.
 
         Returns:

@@ -59,7 +59,7 @@ class Sensor(Generic[EnvType, SubTaskType]):
 
         Args:
             env: the task's environment.
-            task: the task being played.
+            task: the current task.
             args: unused.
             kwargs: what was given to `Task.get_observations`.
 

@@ -1,4 +1,4 @@
-"""Tasks (one episode to play) and task samplers (where episodes come from)."""
+"""Tasks (one episode each) and task samplers (where episodes come from)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Task(abc.ABC, Generic[EnvType]):
     task.
 
     Args:
-        env: the environment the task is played in; usually shared by all tasks of a sampler.
+        env: the environment of the task; usually shared by all tasks of a sampler.
         sensors: a suite, or the sensors to make one of.
         task_info: what describes this episode (`task_info["id"]`, a string, identifies it in visualisations).
         max_steps: environment steps after which the episode is cut.
@@ -211,7 +211,7 @@ class TaskSampler(abc.ABC):
 
     @classmethod
     def batch_obstacle(cls, samplers: Sequence[TaskSampler]) -> str:
-        """Says why `make_batch` answers None for these samplers."""
+        """Returns the reason why `make_batch` returns None for these samplers."""
         return f"{cls.__name__} offers no batch for them"
 
     def state_dict(self, task: Task | None) -> dict[str, Any] | None:
@@ -223,7 +223,7 @@ class TaskSampler(abc.ABC):
         return None
 
     def load_state_dict(self, state: dict[str, Any]) -> Task:
-        """Restores what `state_dict` returned, and returns the task that was being played.
+        """Restores what `state_dict` returned, and returns the task that was running.
 
         Raises:
             TaskError: it cannot be done any more; the sampler is restarted.

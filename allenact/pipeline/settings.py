@@ -185,7 +185,7 @@ class TrainingSettings:
         super().__setattr__(name, value)
 
     def set_defaults(self, settings: TrainingSettings) -> None:
-        """Says whom to ask for values that are not set here. May be called once.
+        """Sets where values that are not set here are looked up. May be called once.
 
         Raises:
             ExperimentConfigError: the object has defaults already, because two stages share it.
@@ -203,7 +203,7 @@ class TrainingSettings:
         return list(SETTING_NAMES)
 
     def has_key(self, key: str) -> bool:
-        """Says whether there is a setting of that name, set or not."""
+        """Whether there is a setting of that name, set or not."""
         return key in SETTING_NAMES
 
     def own(self) -> dict[str, Any]:

@@ -29,7 +29,7 @@ class EarlyStoppingCriterion(abc.ABC):
 
     @abc.abstractmethod
     def __call__(self, stage_steps: int, total_steps: int, training_metrics: ScalarMeanTracker) -> bool:
-        """Says whether the stage should end now.
+        """Whether the stage should end now.
 
         Args:
             stage_steps: environment steps taken in this stage.
@@ -92,7 +92,7 @@ class PipelineStage:
             the end of a rollout; or a function without arguments that returns them.
         loss_names: names of losses of the pipeline.
         loss_weights: factor of each loss in the total (not in what is logged); default 1.
-        teacher_forcing: steps taken in this stage -> probability of playing the expert's action.
+        teacher_forcing: steps taken in this stage -> probability of taking the expert's action.
         stage_components: which losses learn from which storage; default: all from the rollout storage.
         early_stopping_criterion: ends the stage early; default never.
         training_settings: settings of this stage. Not together with loose keywords.

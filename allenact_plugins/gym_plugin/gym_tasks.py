@@ -40,7 +40,7 @@ class GymTaskSampler(TaskSampler):
     """Hands out episodes of one environment, each begun with a seed of its own.
 
     All random choices (seeds and ids of tasks) come from one generator that belongs to this sampler. The global
-    generators of the process are neither used nor seeded, so a sampler plays the same episodes wherever it runs.
+    generators of the process are neither used nor seeded, so a sampler hands out the same episodes wherever it runs.
 
     Args:
         gym_env_type: id of the environment.
@@ -122,7 +122,7 @@ class GymTaskSampler(TaskSampler):
             )
         if not self.deterministic_sampling and self.max_tasks:
             get_logger().warning(
-                "GymTaskSampler hands out %d tasks with random seeds, so two evaluations play different episodes; "
+                "GymTaskSampler hands out %d tasks with random seeds, so two evaluations run different episodes; "
                 "deterministic_sampling=True with task_seeds_list makes them comparable.",
                 self.max_tasks,
             )
@@ -235,7 +235,7 @@ class GymTaskSampler(TaskSampler):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> GymTask:
-        """Restores what `state_dict` returned, and returns the task that was being played."""
+        """Restores what `state_dict` returned, and returns the task that was running."""
         self._rng.bit_generator.state = state["generator"]
         self.num_tasks_generated = state["num_tasks_generated"]
         self._task_seed = state["task_seed"]
@@ -247,14 +247,14 @@ class GymTaskSampler(TaskSampler):
 
     @classmethod
     def make_batch(cls, samplers: Sequence[TaskSampler], num_threads: int) -> TaskBatch | None:
-        """Returns one MuJoCo batch for samplers that play the same `-v2` task, None for others."""
+        """Returns one MuJoCo batch for samplers of the same `-v2` task, None for others."""
         from allenact_plugins.gym_plugin.mujoco_batch import MuJoCoTaskBatch, batch_obstacle
 
         return None if batch_obstacle(samplers) else MuJoCoTaskBatch(samplers, num_threads)
 
     @classmethod
     def batch_obstacle(cls, samplers: Sequence[TaskSampler]) -> str:
-        """Says why `make_batch` answers None for these samplers."""
+        """Returns the reason why `make_batch` returns None for these samplers."""
         from allenact_plugins.gym_plugin.mujoco_batch import batch_obstacle
 
         return batch_obstacle(samplers) or "nothing stands in the way"

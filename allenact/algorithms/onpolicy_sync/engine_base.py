@@ -44,7 +44,7 @@ class OnPolicyRLEngine:
         max_sampler_processes: most processes that the samplers are spread over; None: this worker's part of the
             usable cores. Validation steps its samplers in its own process.
         sampler_backend: "auto", "batched", "process" or "serial"; to validation, "process" means "auto".
-        deterministic_agents: evaluation plays the mode of the action distribution.
+        deterministic_agents: evaluation takes the mode of the action distribution.
         deterministic_cudnn: deterministic cuDNN.
         machine_id: index of the machine that this worker runs on, for experiments on several.
         callback_sensors: evaluated on every finished task for the run's callbacks.

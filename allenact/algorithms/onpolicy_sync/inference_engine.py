@@ -32,7 +32,7 @@ class OnPolicyInference(OnPolicyRLEngine):
     Args:
         config: the experiment.
         mode: "valid" or "test".
-        enforce_expert: play the expert's actions.
+        enforce_expert: take the expert's actions.
         visualize: let the experiment's visualiser record.
         on_status: called with the progress of an evaluation.
         status_interval_s: seconds between two such calls.
@@ -95,7 +95,7 @@ class OnPolicyInference(OnPolicyRLEngine):
         result = EvaluationResult()
         rollout_storage = pipeline.rollout_storage
         if rollout_storage is not None and self.num_samplers > 0:
-            result = self._play(pipeline, stage, updater, rollout_storage)
+            result = self._evaluate_tasks(pipeline, stage, updater, rollout_storage)
         with torch.no_grad():
             self._offline_losses(pipeline, stage, updater)
 
@@ -110,14 +110,14 @@ class OnPolicyInference(OnPolicyRLEngine):
             task_seeds=self.task_seeds,
         )
 
-    def _play(
+    def _evaluate_tasks(
         self,
         pipeline: TrainingPipeline,
         stage: PipelineStage,
         updater: PolicyUpdater,
         rollout_storage: RolloutStorage,
     ) -> EvaluationResult:
-        """Evaluates on the samplers' tasks, then brings the samplers back to where they started."""
+        """Evaluates on the samplers' tasks, then resets the samplers for the next evaluation."""
         tasks = self.vector_tasks
         result = evaluate(
             self.actor_critic,

@@ -134,7 +134,7 @@ class RolloutEngine(OnPolicyRLEngine):
                 raise StopRequested
             return 1  # without environments a step is one iteration of updates
         settings = stage.training_settings
-        play = partial(
+        collect = partial(
             RolloutCollector.collect,
             rollout_storage=rollout_storage,
             storages=list(storages.values()),
@@ -142,7 +142,7 @@ class RolloutEngine(OnPolicyRLEngine):
             bootstrap_truncated=bool(settings.bootstrap_truncated),
             on_step=self._count_step,
         )
-        return self.retry_after_crash(lambda: play(self.collector), self.snapshot)
+        return self.retry_after_crash(lambda: collect(self.collector), self.snapshot)
 
     def retry_after_crash(self, act: Callable[[], Answer], snapshot: Snapshot | None = None) -> Answer:
         """Calls `act`; if it loses a sampler process, replaces that process and calls `act` once more.

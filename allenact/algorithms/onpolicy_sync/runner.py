@@ -218,7 +218,7 @@ class OnPolicyRunner(RunnerBase):
             infer_output_dir: nested layout: write beside the first checkpoint.
             approx_ckpt_step_interval: test about one checkpoint per this many environment steps.
             max_sampler_processes_per_worker: most processes that task samplers are spread over.
-            inference_expert: play the expert's actions.
+            inference_expert: take the expert's actions.
 
         Returns:
             One dict of results per checkpoint.
@@ -287,7 +287,7 @@ class OnPolicyRunner(RunnerBase):
 
     @contextmanager
     def _at_work(self, run: Run) -> Iterator[StopSignals]:
-        """While the block runs, signals ask the run to stop; after it no worker is left, and the logs are closed."""
+        """Within the block, signals ask the run to stop; after it no worker is left, and the logs are closed."""
         with StopSignals() as stop:
             try:
                 yield stop

@@ -1,4 +1,4 @@
-"""RunnerBase: the settings of a runner, the names and places of its run, and the processes that it has started."""
+"""RunnerBase: the settings of a runner, the names and paths of its run, and the processes that it has started."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class RunnerBase:
-    """The settings of a runner, the names and places of its run, and the processes that it has started.
+    """The settings of a runner, the names and paths of its run, and the processes that it has started.
 
     Args:
         config: the experiment.
@@ -41,7 +41,7 @@ class RunnerBase:
         seed: random seed; None for a random one.
         mode: "train" or "test".
         deterministic_cudnn: deterministic cuDNN, without benchmarking.
-        deterministic_agents: validation and test play the mode of the action distribution.
+        deterministic_agents: validation and test take the mode of the action distribution.
         mp_ctx: multiprocessing context of the workers; wins over the next argument.
         multiprocessing_start_method: "default", "forkserver", "spawn" or "fork".
         extra_tag: extra folder below the experiment's tag.
@@ -140,7 +140,7 @@ class RunnerBase:
         return sum(int(count) for count in self._machine_params("valid").nprocesses) > 0
 
     def _machine_params(self, mode: str) -> MachineParams:
-        """Returns the machine parameters of `mode`; where tasks are played, every worker has samplers."""
+        """Returns the machine parameters of `mode`; where there are tasks to run, every worker has samplers."""
         needs_samplers = mode != "valid" and self.config.training_pipeline().rollout_storage_uuid is not None
         return (require_samplers if needs_samplers else machine_params_of)(self.config, mode, self.machine_id)
 

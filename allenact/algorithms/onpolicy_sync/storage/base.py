@@ -151,4 +151,4 @@ class StreamingStorageMixin(abc.ABC):
 
     @abc.abstractmethod
     def empty(self) -> bool:
-        """Says whether there would be no data even after `reset_stream`."""
+        """Whether there would be no data even after `reset_stream`."""

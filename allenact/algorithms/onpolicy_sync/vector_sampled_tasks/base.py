@@ -32,7 +32,7 @@ class DifferentObservationSpacesError(TaskError, NotImplementedError):
 
 
 class VectorTasks(ABC):
-    """N task samplers and the task each is playing, stepped together.
+    """N task samplers and their current tasks, stepped together.
 
     Samplers can be paused (an evaluation does so when one runs out of tasks): every argument and result then has
     one entry for each *active* sampler, in order, and N stands for their number.

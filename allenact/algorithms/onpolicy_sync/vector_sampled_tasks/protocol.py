@@ -1,4 +1,4 @@
-"""What can be asked of a task sampler and its task, and how questions and answers cross a pipe."""
+"""The commands that task samplers and their tasks understand, and how messages cross a pipe."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ DEFAULT_MP_CONTEXT_TYPE = "forkserver"
 
 
 def answer(command: str, data: Any, target: Any) -> Any:
-    """Answers the commands that only look at a task or a sampler, or call a method of it.
+    """Carries out the commands that read from a task or a sampler, or call a method of it.
 
     Args:
         command: one of the constants of this module.
@@ -54,7 +54,7 @@ def answer(command: str, data: Any, target: Any) -> Any:
             args, kwargs = data or ((), {})
             try:
                 return target.render("rgb", *args, **kwargs)
-            except Exception as error:  # an answer: a task that cannot be drawn can still be played
+            except Exception as error:  # an answer: a task that cannot be drawn can still be stepped
                 return Failure.of(error)
     raise NotImplementedError(f"task samplers do not understand the command {command!r}")
 
