@@ -56,8 +56,9 @@ from allenact_plugins.gym_plugin.gym_tasks import GymTaskSampler
 ## The experiment class
 
 Only `tag` and the five answers below are required. The constructor is ours: every number that somebody may
-want to change without editing the file is a keyword argument, and `--config_kwargs` fills it in from JSON.
-A keyword that does not exist is refused, so a typing error cannot train the wrong thing for a day.
+want to change without editing the file is a keyword argument, and `--config_kwargs` fills it in, as
+`total_steps=1000000` or from JSON. A keyword that does not exist is
+refused, so a typing error cannot train the wrong thing for a day.
 """
 
 
@@ -287,7 +288,7 @@ to compare.
 
 - Another animal: replace `Ant-v2` and the size of the action space, or run one of the nine files in
   `projects/gym_baselines/experiments/mujoco`.
-- Another length: `--config_kwargs '{"total_steps": 1000000}'`.
+- Another length: `--config_kwargs total_steps=1000000`.
 - Another policy: any `ActorCriticModel` may be returned by `create_model`; `MemorylessActorCritic` is short
   enough to start from.
 """

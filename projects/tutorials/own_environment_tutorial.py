@@ -200,7 +200,7 @@ class Catcher(ActorCriticModel[CategoricalDistr]):
 ## The experiment
 
 The constructor takes what may be changed without editing the file, as in
-`--config_kwargs '{"total_steps": 500000}'`.
+`--config_kwargs total_steps=500000`.
 """
 
 
@@ -380,4 +380,6 @@ the range is another one, wrappers stretch and clip, as for Pendulum's -2 to 2:
 **Observations that are not vectors.** `additional_wrappers=(FlattenObservation.wrapper_spec(),)` makes one vector of
 numbered states, tuples and dicts. Pictures stay bytes; `MiniGridSimpleConvRNN` and `RNNActorCritic` are models to start
 from, for pictures and for memory.
+
+Sensors, losses, models with memory and several stages, with code to copy: [extending](../extending.md).
 """

@@ -64,7 +64,7 @@ class RunnerBase:
         self,
         config: ExperimentConfig,
         output_dir: str | os.PathLike[str],
-        loaded_config_src_files: dict[str, str] | None,
+        loaded_config_src_files: dict[str, str] | None = None,
         seed: int | None = None,
         mode: str = "train",
         deterministic_cudnn: bool = False,
