@@ -179,14 +179,14 @@ class ClippingToy(OddToy):
     "the current rollout",
 )
 def test_what_a_model_hides(train):
-    with pytest.raises(NonFiniteError, match=r'sensor "toy" returned NaN or infinity(.|\n)*row \d of 8; entries \[0'):
+    with pytest.raises(NonFiniteError, match=r'sensor "toy" returned NaN or infinity(.|\n)*step \d of 8; entries \[0'):
         train(ClippingToy(ODD["infinity"][0]))
 
 
 @pytest.mark.faults("task returns a reward that is NaN", "stops, status 1; names the samplers", "the current rollout")
 def test_what_a_task_must_not_return(train):
     with pytest.raises(
-        NonFiniteError, match=r"reward that is NaN or infinite(.|\n)*samplers \[\d\] of 4, row \d of the rollout"
+        NonFiniteError, match=r"reward that is NaN or infinite(.|\n)*samplers \[\d\] of 4, step \d of the rollout"
     ):
         train(OddToy())
 

@@ -34,12 +34,12 @@ def _bad_observation(observations: Mapping[str, Any]) -> NonFiniteError | None:
     for uuid, value in flat_leaves(observations):
         if not isinstance(value, torch.Tensor) or not value.is_floating_point() or torch.isfinite(value).all():
             continue
-        bad = (~torch.isfinite(value)).flatten(2).nonzero()  # [k, 3]: row, sampler, entry
-        row, sampler = int(bad[0, 0]), int(bad[0, 1])
-        entries = [int(entry) for r, s, entry in bad.tolist() if (r, s) == (row, sampler)][:5]
+        bad = (~torch.isfinite(value)).flatten(2).nonzero()  # [k, 3]: step, sampler, entry
+        step, sampler = int(bad[0, 0]), int(bad[0, 1])
+        entries = [int(entry) for t, s, entry in bad.tolist() if (t, s) == (step, sampler)][:5]
         return NonFiniteError(
             f'sensor "{uuid.replace(FLATTEN_SEPARATOR, "/")}" returned NaN or infinity.',
-            f"sampler {sampler} of {value.shape[1]}, row {row} of {value.shape[0]}; entries {entries} of"
+            f"sampler {sampler} of {value.shape[1]}, step {step} of {value.shape[0]}; entries {entries} of"
             f" {value[0, 0].numel()}",
             "look at what the environment's step() returns.",
         )
@@ -58,13 +58,13 @@ def require_finite_observations(observations: Mapping[str, Any]) -> None:
 
 
 def require_finite_rewards(
-    rewards: np.ndarray, first_row: int, first_sampler: int = 0, num_samplers: int | None = None
+    rewards: np.ndarray, first_step: int, first_sampler: int = 0, num_samplers: int | None = None
 ) -> None:
     """Checks rewards of a rollout.
 
     Args:
         rewards: [K, n].
-        first_row: the first of the K rows.
+        first_step: index of the first of the K steps.
         first_sampler: the first of the n samplers.
         num_samplers: N, of all samplers; None: n.
 
@@ -73,13 +73,13 @@ def require_finite_rewards(
     """
     finite = np.isfinite(rewards)  # [K, N]
     if not finite.all():
-        row = int(np.argmin(finite.all(axis=1)))  # the first that is not
-        samplers = np.flatnonzero(~finite[row])[:5]
+        step = int(np.argmin(finite.all(axis=1)))  # the first that is not
+        samplers = np.flatnonzero(~finite[step])[:5]
         raise NonFiniteError(
             "a task returned a reward that is NaN or infinite.",
             f"samplers {(first_sampler + samplers).tolist()} of {num_samplers or rewards.shape[1]},"
-            f" row {first_row + row} of the rollout:"
-            f" {rewards[row, samplers].tolist()}",
+            f" step {first_step + step} of the rollout:"
+            f" {rewards[step, samplers].tolist()}",
             "look at what the task's step() returns; rewards are float32, at most 3.4e38.",
         )
 

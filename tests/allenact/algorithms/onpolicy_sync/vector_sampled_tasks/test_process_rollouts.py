@@ -159,7 +159,7 @@ def test_a_stop_leaves_no_answer_behind(chunks_of_one_step):
 def test_rewards_that_are_not_finite_are_found(chunks_of_one_step):
     with samplers(odd=not_a_number, odd_at=4) as tasks:
         collector, storage = begin(tasks)
-        with pytest.raises(NonFiniteError, match=r"samplers \[3\] of 5, row 3 of the rollout: \[nan\]"):
+        with pytest.raises(NonFiniteError, match=r"samplers \[3\] of 5, step 3 of the rollout: \[nan\]"):
             collector.collect(storage, [storage], 1000)
         tasks.observe()
 
@@ -167,7 +167,7 @@ def test_rewards_that_are_not_finite_are_found(chunks_of_one_step):
 def test_rewards_are_checked_within_a_chunk():
     with samplers(odd=not_a_number, odd_at=4) as tasks:
         collector, storage = begin(tasks)
-        with pytest.raises(NonFiniteError, match=r"samplers \[3\] of 5, row 3 of the rollout: \[nan\]"):
+        with pytest.raises(NonFiniteError, match=r"samplers \[3\] of 5, step 3 of the rollout: \[nan\]"):
             collector.collect(storage, [storage], 10)
 
 
@@ -192,7 +192,7 @@ class BreaksTask(PushRightTask):
 def test_a_reward_is_blamed_for_what_breaks_after_it(backend):
     with samplers(backend, odd_at=3, sampler=BreaksSampler) as tasks:
         collector, storage = begin(tasks)
-        with pytest.raises(NonFiniteError, match=r"samplers \[3\] of 5, row 2 of the rollout: \[nan\]"):
+        with pytest.raises(NonFiniteError, match=r"samplers \[3\] of 5, step 2 of the rollout: \[nan\]"):
             collector.collect(storage, [storage], 10)
 
 
