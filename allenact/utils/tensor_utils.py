@@ -26,6 +26,7 @@ __all__ = [
     "SummaryWriter",
     "batch_observations",
     "clips_to_video",
+    "clone_recursively",
     "convert_to_HWC",
     "detach_recursively",
     "image",
@@ -98,6 +99,11 @@ def to_device_recursively(value: Any, device: Device, inplace: bool = True) -> A
 def detach_recursively(value: Any, inplace: bool = True) -> Any:
     """Detaches all tensors in a nested structure from the graph; arguments as for `to_device_recursively`."""
     return _map_recursively(value, "detach", (), inplace)
+
+
+def clone_recursively(value: Any) -> Any:
+    """Returns a nested structure in which every tensor is a copy of its own."""
+    return _map_recursively(value, "clone", (), inplace=False)
 
 
 def _map_recursively(value: Any, method: str, args: tuple[Any, ...], inplace: bool) -> Any:

@@ -20,8 +20,9 @@ from allenact.algorithms.onpolicy_sync.deferred_collection import (
 )
 from allenact.algorithms.onpolicy_sync.non_finite import explain_non_finite, require_finite_rewards
 from allenact.algorithms.onpolicy_sync.policy import ReparameterizedPolicy
+from allenact.algorithms.onpolicy_sync.storage import RolloutBlockStorage
 from allenact.utils import spaces_utils
-from allenact.utils.tensor_utils import add_step_dim, stack_observations, to_tensors
+from allenact.utils.tensor_utils import add_step_dim, clone_recursively, stack_observations, to_tensors
 
 if TYPE_CHECKING:
     from allenact.algorithms.onpolicy_sync.policy import ActorCriticModel
@@ -63,6 +64,11 @@ def notify_model(actor_critic: torch.nn.Module, keep: Sequence[int]) -> None:
     hook = getattr(actor_critic, "sampler_select", None)
     if hook is not None:
         hook(list(keep))
+
+
+def _may_be_kept(storages: Collection[ExperienceStorage]) -> bool:
+    """Whether a storage might keep the tensors it is given, whose memory the next step of the tasks overwrites."""
+    return any(type(storage) is not RolloutBlockStorage for storage in storages)  # that one copies them
 
 
 def _require_endless(exhausted: Sequence[int]) -> None:
@@ -114,6 +120,8 @@ class RolloutCollector:
     def initialize(self, storages: Collection[ExperienceStorage]) -> None:
         """Gives storages that enter use the current observations as their first row."""
         observations = self.to_model_inputs(self.vector_tasks.observe())
+        if _may_be_kept(storages):
+            observations = clone_recursively(observations)
         for storage in storages:
             storage.to(self.device)
             storage.initialize(
@@ -242,6 +250,8 @@ class RolloutCollector:
         rewards = torch.from_numpy(batch.rewards).to(self.device).unsqueeze(-1)  # [N, 1]
         masks = torch.from_numpy(np.logical_not(batch.dones).astype(np.float32)).to(self.device).unsqueeze(-1)  # [N, 1]
         observations = self.to_model_inputs(batch.observations)
+        if _may_be_kept(storages):
+            observations, rewards = clone_recursively(observations), rewards.clone()
         for storage in storages:
             storage.add(
                 observations=observations,
