@@ -7,6 +7,7 @@ rewards and finished episodes are what the samplers would have produced one by o
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from allenact.base_abstractions.sensor import SensorSuite
     from allenact.base_abstractions.task import Task, TaskSampler
 
 ObservationDict = dict[str, Any]
@@ -34,6 +36,14 @@ class FinishedEpisode:
     sampler: int
     metrics: dict[str, Any]
     callback_data: dict[str, Any] | None
+
+
+def callback_data(suite: SensorSuite | None, task: Task) -> dict[str, Any] | None:
+    """Returns what callback sensors observe on a finished task; None without such sensors.
+
+    It is a copy: a sensor may return an array that its environment goes on writing to, long before the data are logged.
+    """
+    return None if suite is None else copy.deepcopy(suite.get_observations(env=task.env, task=task))
 
 
 @dataclass(slots=True)

@@ -9,7 +9,13 @@ import numpy as np
 
 from allenact.base_abstractions.sensor import SensorSuite
 from allenact.base_abstractions.task import TaskSampler
-from allenact.base_abstractions.task_batch import FinishedEpisode, ObservationDict, StepBatch, TaskBatch
+from allenact.base_abstractions.task_batch import (
+    FinishedEpisode,
+    ObservationDict,
+    StepBatch,
+    TaskBatch,
+    callback_data,
+)
 from allenact.errors import TaskError
 from allenact_plugins.gym_plugin.gym_sensors import GymMuJoCoSensor
 from allenact_plugins.gym_plugin.gym_tasks import GymContinuousTask, GymTaskSampler
@@ -171,10 +177,7 @@ class MuJoCoTaskBatch(TaskBatch):
         """Reports a finished episode and begins the sampler's next one."""
         truncated = bool(result.truncated[position])
         task = self._synchronised_task(index, terminated=not truncated, truncated=truncated)
-        callback_data = None
-        if self.callback_suite is not None:
-            callback_data = self.callback_suite.get_observations(env=task.env, task=task)
-        result.episodes.append(FinishedEpisode(position, task.metrics(), callback_data))
+        result.episodes.append(FinishedEpisode(position, task.metrics(), callback_data(self.callback_suite, task)))
         if truncated:
             result.final_observations[position] = {
                 self._uuid: self._observations[index].astype(np.float32)  # [O]

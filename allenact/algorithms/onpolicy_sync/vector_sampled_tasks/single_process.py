@@ -26,7 +26,7 @@ from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.shared_memory import
 from allenact.base_abstractions.misc import RLStepResult
 from allenact.base_abstractions.sensor import Sensor, SensorSuite
 from allenact.base_abstractions.task import Task, TaskSampler
-from allenact.base_abstractions.task_batch import FinishedEpisode, ObservationDict, StepBatch
+from allenact.base_abstractions.task_batch import FinishedEpisode, ObservationDict, StepBatch, callback_data
 from allenact.errors import TaskError
 from allenact.utils.seeding import preserve_rng_state
 from allenact.utils.spaces_utils import action_rows
@@ -140,9 +140,7 @@ class SingleProcessVectorSampledTasks(ListVectorTasks):
         truncated = task.was_truncated()
         end = EpisodeEnd(
             metrics=task.metrics(),
-            callback_data=(
-                self._callback_suite.get_observations(env=task.env, task=task) if self._callback_suite else None
-            ),
+            callback_data=callback_data(self._callback_suite, task),
             truncated=truncated,
             # a copy, because sensors may write their next observation to the same array
             final_observation=copy_observation(result.observation) if truncated else None,

@@ -345,6 +345,21 @@ def test_samplers_without_state_restart(make):
         assert tasks.call("num_steps_taken") == [1, 0, 1, 0]
 
 
+def test_callback_sensors_may_return_what_is_written_to_later():
+    class LiveSensor(Sensor):
+        def __init__(self):
+            super().__init__("live", gym.spaces.Box(0, 100, (1,)))
+            self.array = np.zeros(1)
+
+        def get_observation(self, env, task, *args, **kwargs):
+            self.array += 1
+            return self.array
+
+    with serial(samplers_args(1), callback_sensor_suite=[LiveSensor()]) as tasks:  # episodes of 2 steps
+        episodes = [episode for _ in range(6) for episode in tasks.step_batch(torch.zeros(1, 1)).episodes]
+    assert [episode.callback_data["live"].item() for episode in episodes] == [1, 2, 3]
+
+
 def test_callback_sensors_see_the_finished_task():
     class StepsSensor(Sensor):
         def __init__(self):
