@@ -255,11 +255,11 @@ def test_actions_that_the_tasks_do_not_take(experiment, refused):
 
         class Experiment(ToyExperiment):
             def create_model(self, **kwargs):
-                return LinearActorCritic("toy", gym.spaces.Discrete(3), SensorSuite(self.sensors).observation_spaces)
+                return LinearActorCritic("toy", gym.spaces.Discrete(9), SensorSuite(self.sensors).observation_spaces)
         """)
     )
     assert "model and tasks disagree about the actions" in error
-    assert "Discrete(3)" in error
+    assert "Discrete(9)" in error
 
 
 def test_more_mini_batches_than_samplers(experiment, refused):

@@ -20,6 +20,7 @@ from allenact.algorithms.onpolicy_sync.deferred_collection import (
 )
 from allenact.algorithms.onpolicy_sync.non_finite import explain_non_finite, require_finite_rewards
 from allenact.algorithms.onpolicy_sync.policy import ReparameterizedPolicy
+from allenact.algorithms.onpolicy_sync.startup_checks import missing_observation
 from allenact.algorithms.onpolicy_sync.storage import RolloutBlockStorage
 from allenact.utils import spaces_utils
 from allenact.utils.tensor_utils import add_step_dim, clone_recursively, stack_observations, to_tensors
@@ -232,7 +233,7 @@ class RolloutCollector:
     def act(self, rollout_storage: RolloutStorage) -> Decision:
         """Runs the model on the newest row of `rollout_storage` and chooses actions."""
         agent_input = rollout_storage.agent_input_for_next_step()
-        with self._explaining_non_finite(agent_input["observations"]):
+        with self._explaining(agent_input["observations"]):
             output, memory = self.actor_critic(**agent_input)
             actions = self.choose_actions(output.distributions, agent_input["observations"])
         flat_actions = spaces_utils.flatten(self.actor_critic.action_space, actions)[0]  # [N, A]
@@ -265,10 +266,18 @@ class RolloutCollector:
             )
 
     @contextmanager
-    def _explaining_non_finite(self, observations: dict[str, Any]) -> Iterator[None]:
-        """Turns the ValueError with which torch's distributions answer NaN parameters into one that names the cause."""
+    def _explaining(self, observations: dict[str, Any]) -> Iterator[None]:
+        """Names the cause of the errors with which models and distributions answer what they cannot work with.
+
+        Torch's distributions answer NaN parameters with a ValueError, models a missing observation with a KeyError.
+        """
         try:
             yield
+        except KeyError as error:
+            name = error.args[0] if error.args else None
+            if name in observations or name not in self.actor_critic.observation_space.spaces:
+                raise
+            raise missing_observation(name, observations) from error
         except ValueError as error:
             raise explain_non_finite(observations, self.actor_critic, str(error)) from error
 
@@ -276,7 +285,7 @@ class RolloutCollector:
     def next_value(self, rollout_storage: RolloutStorage) -> torch.Tensor:
         """Returns V of the observation after the last step, `[1, N, 1]`."""
         agent_input = rollout_storage.agent_input_for_next_step()
-        with self._explaining_non_finite(agent_input["observations"]):
+        with self._explaining(agent_input["observations"]):
             output, _ = self.actor_critic(**agent_input)
         return output.values
 
@@ -287,7 +296,7 @@ class RolloutCollector:
         last_observations = [batch.final_observations[i] for i in truncated]
         observations = add_step_dim(self.to_model_inputs(stack_observations(last_observations)))  # leaves [1, n, O...]
         actions = decision.flat_actions[truncated].unsqueeze(0)  # [1, n, A]
-        with self._explaining_non_finite(observations):
+        with self._explaining(observations):
             output, _ = self.actor_critic(
                 observations=observations,
                 memory=None if decision.memory is None else decision.memory.sampler_select(truncated),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import ProcessVectorTasks
@@ -59,8 +59,11 @@ def check_spaces(
 ) -> None:
     """Checks that the model was made for what the tasks observe and do.
 
+    Observations may be missing, as those of experts are where nothing is learned: only the model knows what it looks
+    at. A model that makes do with the first few of the tasks' choices is warned of.
+
     Raises:
-        SpaceMismatchError: an observation is missing or has another shape, or the actions differ.
+        SpaceMismatchError: an observation has another shape, the one in `input_uuid` is missing, or the actions differ.
     """
     given = dict(vector_tasks.observation_space.spaces)
     if preprocessors is not None:
@@ -68,11 +71,9 @@ def check_spaces(
     expected = getattr(getattr(actor_critic, "observation_space", None), "spaces", None)
     for uuid, space in (expected or {}).items():
         if uuid not in given:
-            raise SpaceMismatchError(
-                f'the model expects an observation "{uuid}" that the tasks do not give.',
-                f"observations of the tasks: {', '.join(given)}",
-                did_you_mean(uuid, given) or "give the task sampler the sensors that create_model is built for.",
-            )
+            if uuid == getattr(actor_critic, "input_uuid", None):
+                raise missing_observation(uuid, given)
+            continue
         if _layout(space) != _layout(given[uuid]):
             raise SpaceMismatchError(
                 f'model and tasks disagree about the observation "{uuid}".',
@@ -80,7 +81,10 @@ def check_spaces(
                 "build the model from the sensors that the task sampler uses.",
             )
     expected_action, given_action = actor_critic.action_space, vector_tasks.action_spaces[0]
-    if _layout(expected_action) != _layout(given_action):
+    (kind, size), (given_kind, given_size) = _layout(expected_action), _layout(given_action)
+    if kind == given_kind == "Discrete" and size < given_size:
+        get_logger().warning(f"The model chooses among the first {size} of the tasks' {given_size} actions.")
+    elif (kind, size) != (given_kind, given_size):
         raise SpaceMismatchError(
             "model and tasks disagree about the actions.",
             f"the model acts in {expected_action}, the tasks take {given_action}",
@@ -88,13 +92,23 @@ def check_spaces(
         )
 
 
-def _layout(space: Any) -> Any:
+def missing_observation(uuid: str, given: Iterable[str]) -> SpaceMismatchError:
+    """Returns the error for an observation that the model looks at and the tasks do not give."""
+    given = list(given)
+    return SpaceMismatchError(
+        f'the model expects an observation "{uuid}" that the tasks do not give.',
+        f"observations of the tasks: {', '.join(given)}",
+        did_you_mean(uuid, given) or "give the task sampler the sensors that create_model is built for.",
+    )
+
+
+def _layout(space: Any) -> tuple[str, Any]:
     """Returns what must agree between two spaces: kind and size, not bounds or dtype."""
     members = getattr(space, "spaces", None)
     if isinstance(members, Mapping):
-        return {key: _layout(member) for key, member in members.items()}
+        return "Dict", {key: _layout(member) for key, member in members.items()}
     if members is not None:
-        return tuple(_layout(member) for member in members)
+        return "Tuple", tuple(_layout(member) for member in members)
     size = getattr(space, "n", None)
     if size is None:
         nvec = getattr(space, "nvec", None)
