@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -22,6 +23,7 @@ from allenact.algorithms.onpolicy_sync.non_finite import explain_non_finite, req
 from allenact.algorithms.onpolicy_sync.policy import ReparameterizedPolicy
 from allenact.algorithms.onpolicy_sync.startup_checks import missing_observation
 from allenact.algorithms.onpolicy_sync.storage import RolloutBlockStorage
+from allenact.errors import ExperimentConfigError
 from allenact.utils import spaces_utils
 from allenact.utils.tensor_utils import add_step_dim, clone_recursively, stack_observations, to_tensors
 
@@ -70,6 +72,12 @@ def notify_model(actor_critic: torch.nn.Module, keep: Sequence[int]) -> None:
 def _may_be_kept(storages: Collection[ExperienceStorage]) -> bool:
     """Whether a storage might keep the tensors it is given, whose memory the next step of the tasks overwrites."""
     return any(type(storage) is not RolloutBlockStorage for storage in storages)  # that one copies them
+
+
+def _takes_truncation_values(storage: ExperienceStorage) -> bool:
+    """Whether `add` of a storage has the optional argument `truncation_values`."""
+    parameters = inspect.signature(storage.add).parameters
+    return "truncation_values" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 def _require_endless(exhausted: Sequence[int]) -> None:
@@ -156,6 +164,7 @@ class RolloutCollector:
         Raises:
             StopRequested: somebody asked to stop, between two steps (or two chunks of a sampler process).
             NonFiniteError: an observation or a reward is NaN or infinite.
+            ExperimentConfigError: `bootstrap_truncated`, and the rollout storage does not support it.
             NotImplementedError: a sampler ran out of tasks, which training cannot handle.
         """
         deferred = None
@@ -182,14 +191,19 @@ class RolloutCollector:
         on_step: Callable[[int], None],
     ) -> None:
         """Collects a rollout with a forward pass of the model at every step; arguments as for `collect`."""
+        if bootstrap_truncated and not _takes_truncation_values(rollout_storage):
+            raise ExperimentConfigError(
+                f"{type(rollout_storage).__name__} cannot bootstrap truncated episodes.",
+                "bootstrap_truncated=True, and its add() takes no truncation_values",
+                "add that argument, see RolloutBlockStorage, or leave the setting out.",
+            )
         step_tasks = self._task_stepper(on_step)
         for _ in range(num_steps):
             decision = self.act(rollout_storage)
             batch = step_tasks(decision.flat_actions)
-            extra = {}
-            if bootstrap_truncated and batch.final_observations:
-                extra["truncation_values"] = self.truncation_values(batch, decision)
-            self.store(storages, decision, batch, **extra)
+            has_truncated = bootstrap_truncated and bool(batch.final_observations)
+            values = self.truncation_values(batch, decision) if has_truncated else None  # [N, 1]
+            self.store(storages, decision, batch, values)
 
     def _task_stepper(self, on_step: Callable[[int], None]) -> Callable[[torch.Tensor | np.ndarray], StepBatch]:
         """Returns a function that takes one step of a rollout after another, and checks what the tasks answer."""
@@ -245,15 +259,25 @@ class RolloutCollector:
         storages: Sequence[ExperienceStorage],
         decision: Decision,
         batch: StepBatch,
-        **extra: torch.Tensor,
+        truncation_values: torch.Tensor | None = None,
     ) -> None:
-        """Adds one step of the active samplers to every storage."""
+        """Adds one step of the active samplers to every storage.
+
+        Args:
+            storages: of the stage.
+            decision: what the model decided.
+            batch: what the tasks answered.
+            truncation_values: what the method of that name returns, for storages that take it; None: nothing to add.
+        """
         rewards = torch.from_numpy(batch.rewards).to(self.device).unsqueeze(-1)  # [N, 1]
         masks = torch.from_numpy(np.logical_not(batch.dones).astype(np.float32)).to(self.device).unsqueeze(-1)  # [N, 1]
         observations = self.to_model_inputs(batch.observations)
         if _may_be_kept(storages):
             observations, rewards = clone_recursively(observations), rewards.clone()
         for storage in storages:
+            extra = {}
+            if truncation_values is not None and _takes_truncation_values(storage):
+                extra["truncation_values"] = truncation_values
             storage.add(
                 observations=observations,
                 memory=decision.memory,

@@ -42,6 +42,9 @@ class ExperienceStorage(abc.ABC):
     ) -> None:
         """Takes one environment step of all samplers.
 
+        An optional argument `truncation_values`, [N, 1], is the value of the last observation where a limit cut the
+        episode, else 0; it is given where `bootstrap_truncated` is set, and needed there by the rollout storage.
+
         Args:
             observations: leaves [N, O...], seen *after* the action; where the episode ended, the first ones of
                 the next.
