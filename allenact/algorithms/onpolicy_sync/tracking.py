@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -134,7 +134,7 @@ class Tracker:
         """Adds finished episodes. Metrics that are empty, only task_info, or have success None are not used."""
         for episode in episodes:
             metrics = episode.metrics
-            if not set(metrics) - {"task_info"} or metrics.get("success", 0) is None:
+            if not is_counted(metrics):
                 self.dropped_metrics += 1
                 continue
             self.metrics.append(metrics)
@@ -183,11 +183,20 @@ class Tracker:
         self.dropped_metrics = state["dropped_metrics"]
 
 
+def is_counted(metrics: Mapping[str, Any]) -> bool:
+    """Says whether an episode with these metrics counts; see `Task.metrics`."""
+    return bool(metrics.keys() - {"task_info"}) and metrics.get("success", 0) is not None
+
+
 def metric_means(episodes: Iterable[FinishedEpisode]) -> ScalarMeanTracker:
-    """Returns the metrics of some episodes as early stopping criteria want them."""
+    """Returns the metrics of some episodes as early stopping criteria want them.
+
+    Raises:
+        TaskError: a value is no number.
+    """
     means = ScalarMeanTracker()
-    for episode in episodes:
-        means.add_scalars({key: value for key, value in episode.metrics.items() if key != "task_info"})
+    for metrics in (episode.metrics for episode in episodes if is_counted(episode.metrics)):
+        means.add_scalars({key: _number(key, value) for key, value in metrics.items() if key != "task_info"})
     return means
 
 

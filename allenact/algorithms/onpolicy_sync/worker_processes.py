@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
-from multiprocessing.reduction import ForkingPickler
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -288,8 +287,12 @@ class Outbox:
         self._thread.start()
 
     def send(self, message: Any) -> None:
-        """Takes a message, as it is now; whatever pickling it raises is raised here."""
-        self._messages.put(bytes(ForkingPickler.dumps(message)))
+        """Takes a message, as it is now; whatever pickling it raises is raised here.
+
+        Pickled here rather than by `Connection.send`, which would have the runner fetch every tensor from this process,
+        that may have ended by then.
+        """
+        self._messages.put(pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL))
 
     def _send_all(self) -> None:
         while (message := self._messages.get()) is not None:

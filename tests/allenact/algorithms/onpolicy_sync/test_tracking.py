@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from allenact.algorithms.onpolicy_sync.tracking import Tracker, mean_metrics
+from allenact.algorithms.onpolicy_sync.tracking import Tracker, mean_metrics, metric_means
 from allenact.algorithms.onpolicy_sync.update import ComponentUpdate
 from allenact.base_abstractions.task_batch import FinishedEpisode
 from allenact.errors import TaskError
@@ -104,3 +104,10 @@ def test_what_was_gathered_survives_a_checkpoint():
         gather(tracker, 2.0)
     assert after.metric_means() == {"reward": 1.5}
     assert after.pop(1, {}) == whole.pop(1, {})
+
+
+def test_early_stopping_sees_what_counts():
+    episodes = [episode(success=1, reward=2.0, task_info={"id": "a"}), episode(success=None, reward=9.0), episode()]
+    assert metric_means(episodes).means() == {"success": 1.0, "reward": 2.0}
+    with pytest.raises(TaskError, match='metric "place" of a task is no number'):
+        metric_means([episode(success=1, place="kitchen")])

@@ -4,6 +4,7 @@ import multiprocessing
 import time
 
 import pytest
+import torch
 
 from allenact.algorithms.onpolicy_sync.worker_processes import Outbox
 
@@ -40,3 +41,16 @@ def test_what_cannot_be_sent_is_raised_where_it_is_sent():
     _, theirs = multiprocessing.Pipe()
     with Outbox(theirs) as outbox, pytest.raises((AttributeError, TypeError), match="pickle"):
         outbox.send(lambda: None)
+
+
+def send_a_tensor(pipe):
+    with Outbox(pipe) as outbox:
+        outbox.send({"distance": torch.arange(3.0)})
+
+
+def test_tensors_arrive_after_their_process_has_ended():
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("fork").Process(target=send_a_tensor, args=(theirs,))
+    process.start()
+    process.join(timeout=60)
+    assert ours.recv()["distance"].tolist() == [0, 1, 2]
