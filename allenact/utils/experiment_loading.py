@@ -292,11 +292,16 @@ def _advice(error: Exception) -> str:
 
 def _with_location(error: AllenActError) -> AllenActError:
     """Adds the line of the experiment that led to `error`, if there is one."""
-    frames = _user_frames(traceback.extract_tb(error.__traceback__))
-    if frames and isinstance(error, UsageError):
-        line = f"{frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line}"
+    line = user_line(error)
+    if line and isinstance(error, UsageError):
         error.given = f"{error.given}\n         at {line}" if error.given else line
     return error
+
+
+def user_line(error: BaseException) -> str:
+    """Returns the last line of the user's code that led to `error`, with its place; empty if there is none."""
+    frames = _user_frames(traceback.extract_tb(error.__traceback__))
+    return f"{frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line}" if frames else ""
 
 
 def _user_frames(stack: traceback.StackSummary) -> list[traceback.FrameSummary]:

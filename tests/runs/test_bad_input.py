@@ -4,10 +4,14 @@ import os
 import sys
 import textwrap
 
+import numpy as np
 import pytest
 import torch
 
+from allenact.errors import SpaceMismatchError
 from allenact.main import main
+from allenact.testing.experiments import ToyExperiment
+from allenact.testing.tasks import ToySensor
 
 TOY = """
 from allenact.testing.experiments import ToyExperiment
@@ -243,6 +247,19 @@ def test_observation_that_the_tasks_do_not_give(experiment, refused):
     assert 'model and tasks disagree about the observation "toy"' in error
     assert "(9,)" in error
     assert "(4,)" in error
+
+
+def test_observations_that_do_not_fit_their_space(train):
+    class Sensor(ToySensor):
+        def get_observation(self, *args, **kwargs):
+            return np.append(super().get_observation(*args, **kwargs), np.float32(0))
+
+    class Experiment(ToyExperiment):
+        sensors = [Sensor(4)]
+
+    with pytest.raises(SpaceMismatchError, match='"toy" is not of the size that its space says') as caught:
+        train(Experiment())
+    assert "shape (5,), Box(-1.0, 1.0, (4,), float32)" in str(caught.value)
 
 
 def test_actions_that_the_tasks_do_not_take(experiment, refused):

@@ -21,7 +21,7 @@ from allenact.algorithms.onpolicy_sync.deferred_collection import (
 )
 from allenact.algorithms.onpolicy_sync.non_finite import explain_non_finite, require_finite_rewards
 from allenact.algorithms.onpolicy_sync.policy import ReparameterizedPolicy
-from allenact.algorithms.onpolicy_sync.startup_checks import missing_observation
+from allenact.algorithms.onpolicy_sync.startup_checks import explain_misfit, missing_observation
 from allenact.algorithms.onpolicy_sync.storage import RolloutBlockStorage
 from allenact.errors import ExperimentConfigError
 from allenact.utils import spaces_utils
@@ -293,7 +293,8 @@ class RolloutCollector:
     def _explaining(self, observations: dict[str, Any]) -> Iterator[None]:
         """Names the cause of the errors with which models and distributions answer what they cannot work with.
 
-        Torch's distributions answer NaN parameters with a ValueError, models a missing observation with a KeyError.
+        Torch's distributions answer NaN parameters with a ValueError, models a missing observation with a KeyError and
+        one of another size than expected with a RuntimeError.
         """
         try:
             yield
@@ -304,6 +305,13 @@ class RolloutCollector:
             raise missing_observation(name, observations) from error
         except ValueError as error:
             raise explain_non_finite(observations, self.actor_critic, str(error)) from error
+        except RuntimeError as error:
+            graph = self.preprocessors
+            spaces = self.vector_tasks.observation_space if graph is None else graph.observation_spaces
+            explained = explain_misfit(observations, spaces, str(error))
+            if explained is None:
+                raise
+            raise explained from error
 
     @torch.no_grad()
     def next_value(self, rollout_storage: RolloutStorage) -> torch.Tensor:

@@ -23,7 +23,7 @@ from allenact.algorithms.onpolicy_sync.non_finite import require_finite_observat
 from allenact.algorithms.onpolicy_sync.policy import keeps_statistics
 from allenact.algorithms.onpolicy_sync.resume import Snapshot, reseed, restore_state, save_snapshot
 from allenact.algorithms.onpolicy_sync.rollout_engine import RolloutEngine
-from allenact.algorithms.onpolicy_sync.startup_checks import describe_training
+from allenact.algorithms.onpolicy_sync.startup_checks import built, describe_training
 from allenact.algorithms.onpolicy_sync.storage import RolloutBlockStorage, RolloutStorage
 from allenact.algorithms.onpolicy_sync.tracking import LogPackage, metric_means
 from allenact.algorithms.onpolicy_sync.update import PolicyUpdater, set_learning_rate, use_fused_kernels
@@ -77,9 +77,13 @@ class OnPolicyTrainer(RolloutEngine):
 
         self.actor_critic.train()
         parameters = [parameter for parameter in self.actor_critic.parameters() if parameter.requires_grad]
-        self.optimizer: torch.optim.Optimizer = self.training_pipeline.optimizer_builder(params=parameters)
+        self.optimizer: torch.optim.Optimizer = built(
+            "optimizer", self.training_pipeline.optimizer_builder, params=parameters
+        )
         scheduler_builder = self.training_pipeline.lr_scheduler_builder
-        self.lr_scheduler: Any = None if scheduler_builder is None else scheduler_builder(optimizer=self.optimizer)
+        self.lr_scheduler: Any = (
+            None if scheduler_builder is None else built("lr_scheduler", scheduler_builder, optimizer=self.optimizer)
+        )
         use_fused_kernels(self.optimizer)
         self.updater = PolicyUpdater(
             self.actor_critic,

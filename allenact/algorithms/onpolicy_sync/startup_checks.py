@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
+from math import prod
 from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
 
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import ProcessVectorTasks
 from allenact.base_abstractions.experiment_config import MachineParams
 from allenact.errors import ExperimentConfigError, SpaceMismatchError, did_you_mean
+from allenact.utils.experiment_loading import user_line
 from allenact.utils.system import get_logger
 
 if TYPE_CHECKING:
@@ -100,6 +104,48 @@ def missing_observation(uuid: str, given: Iterable[str]) -> SpaceMismatchError:
         f"observations of the tasks: {', '.join(given)}",
         did_you_mean(uuid, given) or "give the task sampler the sensors that create_model is built for.",
     )
+
+
+def built(name: str, builder: Any, **kwargs: Any) -> Any:
+    """Calls a builder of the training pipeline.
+
+    Args:
+        name: of what is built.
+        builder: the pipeline's `<name>_builder`.
+        kwargs: for the call.
+
+    Raises:
+        ExperimentConfigError: torch refuses the arguments.
+    """
+    try:
+        return builder(**kwargs)
+    except (TypeError, ValueError) as error:
+        if user_line(error):  # it is the experiment's own code that has a mistake in it
+            raise
+        raise ExperimentConfigError(
+            f"the {name} cannot be made: {error}",
+            f"{name}_builder={builder!r} (TrainingPipeline)",
+            "correct its arguments, or the keyword arguments of the experiment that they come from.",
+        ) from error
+
+
+def explain_misfit(observations: Mapping[str, Any], spaces: gym.spaces.Dict, message: str) -> SpaceMismatchError | None:
+    """Returns the error for a model that failed because an observation is not of the size of its space, if one is not.
+
+    Args:
+        observations: leaves [T, N, O...], with which the model failed.
+        spaces: what is promised of them.
+        message: what it failed with.
+    """
+    for uuid, space in spaces.spaces.items():
+        value: Any = observations.get(uuid)
+        if isinstance(space, gym.spaces.Box) and hasattr(value, "shape") and prod(value.shape[2:]) != prod(space.shape):
+            return SpaceMismatchError(
+                f'the observation "{uuid}" is not of the size that its space says, and the model failed: {message}',
+                f"observations of shape {tuple(value.shape[2:])}, {space}",
+                "correct the observation space of the environment or the sensor, or what is observed.",
+            )
+    return None
 
 
 def _layout(space: Any) -> tuple[str, Any]:

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from allenact.algorithms.onpolicy_sync.stop_signals import StopRequest
 from allenact.errors import AllenActError, CheckpointError, ExperimentConfigError, WorkerError
 from allenact.utils.cores import usable_cores
-from allenact.utils.experiment_loading import experiment_errors
+from allenact.utils.experiment_loading import experiment_errors, user_line
 from allenact.utils.system import get_logger
 from allenact.utils.worker_startup import (
     GUARD_HINT,
@@ -255,9 +255,10 @@ def _report_failure(pipe: Connection, error: BaseException) -> None:
     name = multiprocessing.current_process().name
     if not isinstance(error, AllenActError):
         get_logger().error(f"The {name} process failed:\n{traceback.format_exc().rstrip()}")
+        line = user_line(error)
         error = WorkerError(
             f"the {name} process failed: {type(error).__name__}: {error}",
-            "its traceback is above",
+            f"its traceback is above; its last line of the experiment is {line}" if line else "its traceback is above",
             "-m 1 --sampler_backend serial runs the tasks in the training process, which is easier to debug.",
         )
     with contextlib.suppress(OSError):

@@ -5,14 +5,16 @@ from types import SimpleNamespace
 
 import gymnasium as gym
 import pytest
+import torch
 
 from allenact.algorithms.onpolicy_sync.engine import OnPolicyTrainer
 from allenact.algorithms.onpolicy_sync.policy import ReparameterizedPolicy
-from allenact.algorithms.onpolicy_sync.startup_checks import check_spaces, machine_params_of
+from allenact.algorithms.onpolicy_sync.startup_checks import built, check_spaces, machine_params_of
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import BatchedVectorTasks, ProcessVectorTasks
 from allenact.base_abstractions.experiment_config import MachineParams
 from allenact.embodiedai.models.basic_models import LinearActorCritic
-from allenact.errors import SpaceMismatchError
+from allenact.errors import ExperimentConfigError, SpaceMismatchError
+from allenact.pipeline.builder import Builder
 from allenact.testing.experiments import ToyExperiment
 from allenact_plugins.gym_plugin.gym_models import MemorylessActorCritic
 from projects.tutorials import gym_mujoco_tutorial
@@ -178,3 +180,17 @@ def test_a_model_that_looks_at_what_is_not_there_is_told_so():
         pytest.raises(SpaceMismatchError, match='expects an observation "smell"'),
     ):
         trainer.train()
+
+
+def test_an_optimizer_that_torch_refuses():
+    with pytest.raises(ExperimentConfigError, match="the optimizer cannot be made: Invalid learning rate: -1"):
+        built("optimizer", Builder(torch.optim.Adam, {"lr": -1}), params=[torch.nn.Parameter(torch.zeros(1))])
+
+
+def test_a_mistake_in_an_optimizer_of_the_experiment_s_own_stays_what_it_is():
+    def make(params):
+        raise ValueError("of its own")
+
+    with pytest.raises(ValueError, match="of its own") as caught:
+        built("optimizer", make, params=[])
+    assert not isinstance(caught.value, ExperimentConfigError)
