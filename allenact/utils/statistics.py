@@ -27,7 +27,8 @@ class Summary:
     Attributes:
         n: number of values.
         mean: their mean.
-        std: their standard deviation (of a sample: divided by n - 1); None for fewer than two values.
+        std: their standard deviation (of a sample: divided by n - 1); None for fewer than two values, or where one is
+            not finite: then there is only a mean.
         median: the middle one.
         min: the smallest.
         max: the largest.
@@ -53,6 +54,9 @@ def summarise(values: Sequence[float]) -> Summary:
     """
     if not values:
         raise ValueError("an empty sample has no summary")
+    if not all(map(math.isfinite, values)):
+        mean, nan = statistics.fmean(values), math.nan
+        return Summary(len(values), mean=mean, std=None, median=nan, min=nan, max=nan, low=None, high=None)
     several = len(values) > 1
     low, high = bootstrap_interval(values) if several else (None, None)
     return Summary(

@@ -54,3 +54,11 @@ def test_intervals_hold_the_mean_as_often_as_they_say(n, interval, monkeypatch):
         low, high = interval(list(generator.normal(3.0, 2.0, size=n)))
         hits += low <= 3.0 <= high
     assert 0.91 < hits / trials < 0.98
+
+
+def test_of_values_that_are_not_finite_there_is_only_a_mean():
+    summary = summarise([1.0, math.nan, 3.0])
+    assert math.isnan(summary.mean)
+    assert math.isnan(summary.median)
+    assert (summary.n, summary.std, summary.low, summary.high) == (3, None, None, None)
+    assert summarise([1.0, math.inf]).mean == math.inf
