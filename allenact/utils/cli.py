@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from allenact import __version__
 from allenact._constants import LOG_LEVELS, SAMPLER_BACKENDS
-from allenact.errors import did_you_mean
+from allenact.errors import AllenActError, did_you_mean
 
 
 class _Parser(argparse.ArgumentParser):
@@ -24,6 +24,24 @@ class _Parser(argparse.ArgumentParser):
         flags = [flag for action in self._actions for flag in action.option_strings]
         hint = did_you_mean(unknown, flags) if message.startswith("unrecognized") else ""
         self.exit(2, f"{self.prog}: {message}\n  do:    {hint or f'{self.prog} --help lists all flags.'}\n")
+
+
+class _Help(argparse.Action):
+    """Prints all flags and, if an experiment has been named before, the keyword arguments that it takes."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, *args: Any) -> NoReturn:
+        parser.print_help()
+        if getattr(namespace, "experiment", None) is not None:
+            from allenact.utils.config_kwargs import describe_keyword_arguments
+            from allenact.utils.experiment_loading import experiment_errors, load_experiment_class
+
+            try:
+                with experiment_errors():
+                    config_class = load_experiment_class(namespace.experiment, namespace.experiment_base)
+            except AllenActError as error:
+                parser.exit(error.exit_status, f"{type(error).__name__}: {error}\n")
+            print(f"\n{describe_keyword_arguments(config_class)}")
+        parser.exit()
 
 
 class _RemovedFlag(argparse.Action):
@@ -63,6 +81,16 @@ def get_argument_parser() -> argparse.ArgumentParser:
         prog="allenact",
         description="Train or evaluate an experiment: a Python file with one ExperimentConfig class.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        add_help=False,
+    )
+    parser.add_argument(
+        "-h",
+        "--help",
+        action=_Help,
+        nargs=0,
+        default=argparse.SUPPRESS,
+        help="show this, and after an experiment (gym_mujoco_tutorial -b projects/tutorials --help) also what"
+        " --config_kwargs can change",
     )
     parser.add_argument(
         "experiment",

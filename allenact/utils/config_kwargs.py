@@ -1,17 +1,20 @@
-"""`--config_kwargs`: the keyword arguments of an experiment, from the command line."""
+"""`--config_kwargs`: the keyword arguments of an experiment, from the command line, and which there are."""
 
 from __future__ import annotations
 
 import ast
 import glob
+import inspect
 import json
 import os
 import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
 from allenact.errors import ExperimentConfigError, did_you_mean
 
+_ENTRY = re.compile(r"^    (\w+): (.*(?:\n     +.*)*)", re.MULTILINE)  # of a docstring's list of arguments
 _ASSIGNMENT = re.compile(r"\s*[A-Za-z_]\w*\s*=")
 
 
@@ -83,3 +86,33 @@ def _parse_python_dict(text: str, source: str, json_error: json.JSONDecodeError)
 
     get_logger().warning(f"{source} is not JSON ({json_error}); it was read as a Python dict.")
     return kwargs
+
+
+def keyword_arguments(config_class: type) -> dict[str, inspect.Parameter]:
+    """Returns the arguments of a class by name, and those of its bases that it takes as `**kwargs`."""
+    arguments: dict[str, inspect.Parameter] = {}
+    for cls in config_class.__mro__:
+        if "__init__" not in vars(cls) or cls is object:
+            continue
+        _, *parameters = inspect.signature(vars(cls)["__init__"]).parameters.values()
+        for parameter in parameters:
+            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+                arguments.setdefault(parameter.name, parameter)
+        if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
+            break
+    return arguments
+
+
+def describe_keyword_arguments(config_class: type) -> str:
+    """Returns a text with a paragraph for each argument of a class: its default, and what the docstrings say of it."""
+    explanations: dict[str, str] = {}
+    for cls in reversed(config_class.__mro__):
+        for name, text in _ENTRY.findall(inspect.cleandoc(vars(cls).get("__doc__") or "")):
+            explanations[name] = " ".join(text.split())
+    lines = [f"keyword arguments of {config_class.__name__} (--config_kwargs 'NAME=VALUE NAME=VALUE'):"]
+    for name, parameter in keyword_arguments(config_class).items():
+        default = "" if parameter.default is parameter.empty else f"={json.dumps(parameter.default, default=repr)}"
+        lines.append(f"  {name}{default}")
+        if name in explanations:
+            lines += textwrap.wrap(explanations[name], 78, initial_indent=" " * 24, subsequent_indent=" " * 24)
+    return "\n".join(lines) if len(lines) > 1 else f"{config_class.__name__} takes no keyword arguments."

@@ -23,7 +23,7 @@ from allenact.errors import (
     UsageError,
     did_you_mean,
 )
-from allenact.utils.config_kwargs import parse_config_kwargs
+from allenact.utils.config_kwargs import keyword_arguments, parse_config_kwargs
 
 CONFIG_KWARGS_STR = "__CONFIG_KWARGS__"
 # Code in these places is the library's, Python's or an installed package's.
@@ -59,14 +59,21 @@ def load_experiment(experiment: str, base: str, config_kwargs: str | None = None
         ExperimentConfigError: the keyword arguments cannot be read or do not fit, or the class lacks a method.
         Exception: whatever the experiment's own code raises.
     """
-    name, _, class_name = experiment.partition(":")
     kwargs = parse_config_kwargs(config_kwargs)
-    module = _import_file(find_experiment_file(name, base))
-    config_class = _experiment_class(module, class_name)
+    config_class = load_experiment_class(experiment, base)
     _check_complete(config_class)
     sources = _source_files(config_class)
     sources[CONFIG_KWARGS_STR] = json.dumps(kwargs)
     return LoadedExperiment(_build(config_class, kwargs), sources)
+
+
+def load_experiment_class(experiment: str, base: str) -> type:
+    """Finds the experiment's module, imports it, and returns its only ExperimentConfig class.
+
+    Arguments and errors are those of `load_experiment`.
+    """
+    name, _, class_name = experiment.partition(":")
+    return _experiment_class(_import_file(find_experiment_file(name, base)), class_name)
 
 
 def find_experiment_file(name: str, base: str) -> Path:
@@ -206,7 +213,7 @@ def _check_complete(config_class: type) -> None:
 
 
 def _build(config_class: type, kwargs: dict[str, Any]) -> Any:
-    accepted = _keyword_arguments(config_class)
+    accepted = [*keyword_arguments(config_class)]
     unknown = [name for name in kwargs if name not in accepted]
     try:
         return config_class(**kwargs)
@@ -220,19 +227,6 @@ def _build(config_class: type, kwargs: dict[str, Any]) -> Any:
             f"--config_kwargs with {', '.join(kwargs)}",
             did_you_mean(name, accepted) or f"it accepts: {', '.join(accepted) or 'none'}.",
         ) from None
-
-
-def _keyword_arguments(config_class: type) -> list[str]:
-    """Returns the arguments of a class, and those of its bases that it takes as `**kwargs`."""
-    names: list[str] = []
-    for cls in config_class.__mro__:
-        if "__init__" not in vars(cls) or cls is object:
-            continue
-        _, *parameters = inspect.signature(vars(cls)["__init__"]).parameters.values()
-        names += [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-        if all(p.kind is not p.VAR_KEYWORD for p in parameters):
-            break
-    return list(dict.fromkeys(names))
 
 
 def _source_files(config_class: type) -> dict[str, str]:

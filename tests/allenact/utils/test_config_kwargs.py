@@ -3,7 +3,8 @@
 import pytest
 
 from allenact.errors import ExperimentConfigError
-from allenact.utils.config_kwargs import parse_config_kwargs
+from allenact.utils.cli import get_args
+from allenact.utils.config_kwargs import describe_keyword_arguments, parse_config_kwargs
 
 
 @pytest.mark.parametrize(
@@ -29,3 +30,50 @@ def test_a_file_whose_name_has_an_equals_sign(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "lr=2.json").write_text('{"lr": 2}')
     assert parse_config_kwargs("lr=2.json") == {"lr": 2}
+
+
+class Base:
+    """Trains.
+
+    Args:
+        total_steps: environment steps, summed over
+            all samplers.
+        task: which.
+    """
+
+    def __init__(self, total_steps, task="copy"):
+        pass
+
+
+class Derived(Base):
+    """Trains longer.
+
+    Args:
+        patience: how long.
+    """
+
+    def __init__(self, patience=None, **kwargs):
+        super().__init__(**kwargs)
+
+
+def test_arguments_are_listed_with_their_defaults_and_what_they_mean():
+    lines = [line.strip() for line in describe_keyword_arguments(Derived).splitlines()]
+    assert "Derived" in lines[0]
+    expected = ["patience=null", "how long.", "total_steps", "environment steps, summed over all samplers."]
+    assert lines[1:] == [*expected, 'task="copy"', "which."]
+
+
+@pytest.mark.parametrize(
+    ("typed", "status", "said"),
+    [
+        (["gym_mujoco_tutorial", "-b", "projects/tutorials", "--help"], 0, "learning_rate=0.0003"),
+        (["gym_mujoco_tutorail", "-b", "projects/tutorials", "-h"], 2, 'did you mean "gym_mujoco_tutorial"'),
+        (["--help"], 0, "--config_kwargs"),
+    ],
+)
+def test_help_of_an_experiment(typed, status, said, capsys):
+    with pytest.raises(SystemExit) as ended:
+        get_args(typed)
+    assert ended.value.code == status
+    printed = capsys.readouterr()
+    assert said in printed.out + printed.err
