@@ -140,7 +140,7 @@ def raises(observation):
 
 
 ODD = {
-    "NaN": (lambda seen: seen * np.float32("nan"), 'sensor "toy" returned NaN or infinity(.|\n)*sampler 0 of 4, row'),
+    "NaN": (lambda seen: seen * np.float32("nan"), 'sensor "toy" returned NaN or infinity(.|\n)*sampler 0 of 4, step'),
     "infinity": (lambda seen: seen + np.float32("inf"), 'sensor "toy" returned NaN or infinity'),
     "another shape": (
         lambda seen: seen[:2],
