@@ -95,6 +95,23 @@ class Validation:
             self.waiting, self.evaluating = None, self.waiting
             self._began = time.monotonic()
 
+    def handle(self, message: LogPackage | NotEvaluated | Ready | Failed) -> Iterator[list[LogPackage]]:
+        """Acts on a message of the worker, and yields what is to be logged of it.
+
+        Raises:
+            AllenActError: what the worker failed with, unless it is replaced.
+        """
+        if isinstance(message, Failed):
+            self.replace_worker(message.error)
+        elif isinstance(message, NotEvaluated):
+            get_logger().warning(f"A checkpoint is not validated: {message.reason}")
+            self.evaluated()
+        elif isinstance(message, LogPackage):
+            if self.replaced:
+                message.scalars["valid-misc/validation_restarts"] = [float(self.replaced), 1.0]
+            yield [message]
+            self.evaluated()
+
     def check_deadline(self) -> None:
         """Ends a worker that hangs, after it has printed where, and replaces it if that is wanted.
 
@@ -168,18 +185,19 @@ def supervise_training(
             sources[validation.worker.connection] = validation.worker
         for ready in connection.wait(list(sources), timeout=_POLL_S):
             message = sources[ready].receive()
-            if isinstance(message, Failed) and not (message.silently and (stopping or _is_stopped(stop_requested))):
-                if ready in working or validation is None:
-                    raise message.error
-                validation.replace_worker(message.error)
-                continue
-            if isinstance(message, Failed) and ready not in working:  # a validator that is not needed any more
-                validation = None
-                continue
-            if isinstance(message, (Finished, Failed)):  # asked to stop, a worker may end before it can say so
+            if isinstance(message, Failed) and message.silently and (stopping or _is_stopped(stop_requested)):
+                message = Finished(complete=False)  # asked to stop, a worker may end before it can say so
+            if validation is not None and ready not in working:
+                if isinstance(message, Finished):
+                    validation = None
+                else:
+                    yield from validation.handle(message)
+            elif isinstance(message, Failed):
+                raise message.error
+            elif isinstance(message, Finished):
                 del working[ready]
             elif isinstance(message, Ready):
-                if not begun and ready in working:
+                if not begun:
                     begun = True
                     on_ready()
                     if validation is not None:
@@ -189,16 +207,6 @@ def supervise_training(
                     progress.saved(message)
                 if validation is not None:
                     validation.enqueue(str(message))
-            elif isinstance(message, NotEvaluated):
-                get_logger().warning(f"A checkpoint is not validated: {message.reason}")
-                if validation is not None:
-                    validation.evaluated()
-            elif message.mode == "valid":
-                if validation is not None and validation.replaced:
-                    message.scalars["valid-misc/validation_restarts"] = [float(validation.replaced), 1.0]
-                yield [message]
-                if validation is not None:
-                    validation.evaluated()
             else:  # means are taken over all workers, so the log waits for the last of them
                 packages = by_step.setdefault(message.training_steps, [])
                 packages.append(message)
