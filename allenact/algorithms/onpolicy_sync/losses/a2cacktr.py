@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from allenact.algorithms.onpolicy_sync.losses.abstract_loss import (
     AbstractActorCriticLoss,
@@ -89,19 +89,7 @@ class A2CACKTR(AbstractActorCriticLoss):
 class A2C(A2CACKTR):
     """Advantage actor-critic; arguments as for `A2CACKTR`."""
 
-    def __init__(
-        self,
-        value_loss_coef: float,
-        entropy_coef: float,
-        entropy_method_name: str = "entropy",
-        *args: Any,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(value_loss_coef, entropy_coef, False, entropy_method_name, *args, **kwargs)
-
-
-class ACKTR(A2CACKTR):
-    """Kept for old experiment files: the same loss as `A2C`; arguments as for `A2CACKTR`."""
+    _acktr: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -111,4 +99,10 @@ class ACKTR(A2CACKTR):
         *args: Any,
         **kwargs: Any,
     ) -> None:
-        super().__init__(value_loss_coef, entropy_coef, True, entropy_method_name, *args, **kwargs)
+        super().__init__(value_loss_coef, entropy_coef, self._acktr, entropy_method_name, *args, **kwargs)
+
+
+class ACKTR(A2C):
+    """Kept for old experiment files: the loss of `A2C`, reported under another name."""
+
+    _acktr = True
