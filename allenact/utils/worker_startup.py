@@ -47,7 +47,7 @@ def warm_up_workers() -> None:
     # The server starts without our search path, on which a copy of this package that is not installed may lie.
     os.environ["PYTHONPATH"] = os.pathsep.join([str(_ROOT), *([path] if path else [])])
     try:
-        with deaf_children():
+        with stop_signals_blocked():
             forkserver.ensure_running()
     finally:
         if path is None:
@@ -57,21 +57,21 @@ def warm_up_workers() -> None:
 
 
 @contextmanager
-def deaf_children() -> Iterator[None]:
-    """Processes that are started within, and theirs, do not hear SIGINT and SIGTERM.
+def stop_signals_blocked() -> Iterator[None]:
+    """Blocks SIGINT and SIGTERM in this thread, and in processes that are started within the block, and in theirs.
 
     A terminal sends Ctrl-C to all processes, and job schedulers send SIGTERM to all: the process that has started the
     others decides what it means, and tells them. A server that died of it would take their exit codes with it.
     """
-    heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, heard)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def hear_sigterm() -> None:
-    """Lets this process hear SIGTERM, which it may have inherited not to."""
+def unblock_sigterm() -> None:
+    """Lets this process receive SIGTERM, which it may have inherited blocked; see `stop_signals_blocked`."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 

@@ -34,8 +34,8 @@ from allenact.utils.experiment_loading import experiment_errors, user_line
 from allenact.utils.system import get_logger
 from allenact.utils.worker_startup import (
     GUARD_HINT,
-    hear_sigterm,
     prepare_worker,
+    unblock_sigterm,
     was_forked_by_server,
     when_parent_dies,
 )
@@ -222,7 +222,7 @@ def _run_worker(pipe: Connection, payload: bytes, search_path: list[str], log_le
     gc.freeze()
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the runner decides what it means
-        hear_sigterm()
+        unblock_sigterm()
         faulthandler.register(DUMP_TRACEBACK_SIGNAL, all_threads=True)
         prepare_worker(search_path)
         get_logger().setLevel(log_level)

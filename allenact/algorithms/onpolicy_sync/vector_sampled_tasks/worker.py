@@ -47,7 +47,7 @@ from allenact.base_abstractions.task_batch import FinishedEpisode, ObservationDi
 from allenact.utils.rendering import known_gl_variables
 from allenact.utils.seeding import set_seed
 from allenact.utils.system import get_logger, init_logging
-from allenact.utils.worker_startup import hear_sigterm, prepare_worker, when_parent_dies
+from allenact.utils.worker_startup import prepare_worker, unblock_sigterm, when_parent_dies
 
 CLOSE: Request = ("close", ())
 """The last request of every worker; it is not answered."""
@@ -108,7 +108,7 @@ def run_worker(connection: Connection, spec: WorkerSpec | bytes) -> None:
     gc.freeze()  # what a forked process inherits is not its own to destroy: an engine's threads, for example
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trainer, which then closes us
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(TERM_GRACE_S))  # which may be for the trainer, too
-    hear_sigterm()
+    unblock_sigterm()
     faulthandler.register(DUMP_TRACEBACK_SIGNAL, all_threads=True)
     when_parent_dies(_leave)
     torch.set_num_threads(1)  # the samplers' processes already share the cores

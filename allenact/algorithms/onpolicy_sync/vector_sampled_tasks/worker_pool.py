@@ -24,7 +24,7 @@ from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.worker import (
     trainer_ends,
 )
 from allenact.errors import TaskWorkerError
-from allenact.utils.worker_startup import GUARD_HINT, deaf_children, worker_context
+from allenact.utils.worker_startup import GUARD_HINT, stop_signals_blocked, worker_context
 
 FIRST_REPLY_FACTOR = 5
 """The first reply may take this many times the read timeout: programs are loaded and environments built."""
@@ -92,7 +92,7 @@ class WorkerPool:
                 name=f"sampler-worker-{worker}",
                 daemon=True,
             )
-            with deaf_children(), _one_blas_thread():  # their server is started, too, if there is none yet
+            with stop_signals_blocked(), _one_blas_thread():  # their server is started, too, if there is none yet
                 process.start()
         self._pending[worker] = "start"
         self._sent_at[worker] = time.monotonic()
@@ -363,7 +363,7 @@ def warm_up_samplers() -> None:
     """
     context = prepared(worker_context())
     if context.get_start_method() == "forkserver":
-        with DelaySignalHandling(), deaf_children(), _one_blas_thread():
+        with DelaySignalHandling(), stop_signals_blocked(), _one_blas_thread():
             forkserver.ensure_running()
 
 
