@@ -30,7 +30,7 @@ FIRST_REPLY_FACTOR = 5
 """The first reply may take this many times the read timeout: programs are loaded and environments built."""
 
 CLOSE_TIMEOUT_S = 5.0
-"""How long workers may take to close their environments before they are terminated."""
+"""How long workers may take to close their samplers before they are killed."""
 
 DUMP_TIME_S = 0.5
 """How long late workers get to print where they hang."""
@@ -316,7 +316,7 @@ class WorkerPool:
     # The end
 
     def close(self) -> None:
-        """Lets the workers close their samplers, and stops those that take too long. Again: does nothing."""
+        """Lets the workers close their samplers, and kills those that take too long. Again: does nothing."""
         if self._closed or os.getpid() != self._owner:  # a forked child holds a copy of us, not our processes
             return
         self._closed = True
@@ -329,12 +329,11 @@ class WorkerPool:
         deadline = time.monotonic() + CLOSE_TIMEOUT_S
         for process in processes:
             process.join(max(0.0, deadline - time.monotonic()))
-        for stop in (BaseProcess.terminate, BaseProcess.kill):
-            late = [process for process in processes if process.is_alive()]
-            for process in late:
-                stop(process)
-            for process in late:
-                process.join(1.0)
+        late = [process for process in processes if process.is_alive()]
+        for process in late:
+            process.kill()  # SIGTERM they outlive for a while, see `TERM_GRACE_S`
+        for process in late:
+            process.join(1.0)
         for process in processes:
             with contextlib.suppress(ValueError):  # still alive: uninterruptible in the kernel
                 process.close()
