@@ -7,7 +7,7 @@ import os
 import select
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -368,6 +368,8 @@ def warm_up_samplers() -> None:
 
 def prepared(context: BaseContext) -> BaseContext:
     """Returns a context whose server, if it has one and that is still to start, imports what every worker needs."""
+    if context.get_start_method() != "fork":
+        resource_tracker.ensure_running()  # by itself it would start below `stop_signals_blocked`, and unblock them
     if context.get_start_method() == "forkserver":
         context.set_forkserver_preload(_PRELOAD)
     return context

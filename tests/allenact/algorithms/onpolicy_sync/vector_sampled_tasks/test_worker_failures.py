@@ -1,10 +1,12 @@
 """Failures in sampler processes: named, with the original traceback once, and nothing left behind (see conftest)."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+from multiprocessing import resource_tracker
 
 import psutil
 import pytest
@@ -13,6 +15,7 @@ import torch
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import VectorSampledTasks, worker_pool
 from allenact.errors import ExperimentConfigError, TaskWorkerError, UnknownEnvironmentError
 from allenact.testing.tasks import CopyTask, ToyTaskSampler
+from allenact.utils.worker_startup import stop_signals_blocked
 
 
 def no_problem():
@@ -229,6 +232,19 @@ def test_interrupting_the_trainer_does_not_hurt_the_workers():
         tasks.observe()
         os.kill(pid_of(tasks, 0), signal.SIGINT)  # Ctrl-C reaches the whole process group
         use(tasks)
+
+
+def test_workers_start_with_the_stop_signals_blocked(monkeypatch):
+    """What the standard library starts beside the first worker unblocks them: it has to be there before."""
+    tracker = resource_tracker.ResourceTracker()
+    monkeypatch.setattr(resource_tracker, "ensure_running", tracker.ensure_running)
+    try:
+        worker_pool.prepared(multiprocessing.get_context("spawn"))
+        with stop_signals_blocked():
+            resource_tracker.ensure_running()  # as whatever starts a process does
+            assert {signal.SIGINT, signal.SIGTERM} <= signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    finally:
+        tracker._stop()
 
 
 def test_interrupt_while_waiting():
