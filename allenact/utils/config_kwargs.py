@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import glob
 import inspect
 import json
@@ -56,7 +57,7 @@ def parse_config_kwargs(text: str | None) -> dict[str, Any]:
 
 
 def _parse_assignments(text: str) -> dict[str, Any]:
-    """Reads `name=value name=value`, where values are JSON, and strings need no quotation marks."""
+    """Reads `name=value name=value`, where values are JSON or Python, and strings need no quotation marks."""
     kwargs: dict[str, Any] = {}
     for word in text.split():
         name, equals, value = word.partition("=")
@@ -66,11 +67,17 @@ def _parse_assignments(text: str) -> dict[str, Any]:
                 f"--config_kwargs {text[:200]}, which has {word}",
                 'write each name once and values without spaces, or JSON: {"name": value}.',
             )
-        try:
-            kwargs[name] = json.loads(value)
-        except json.JSONDecodeError:
-            kwargs[name] = value
+        kwargs[name] = _parse_value(value)
     return kwargs
+
+
+def _parse_value(text: str) -> Any:
+    """Reads one value: None, True and 1_000_000 are no JSON, but are not meant to be strings either."""
+    with contextlib.suppress(ValueError):
+        return json.loads(text)
+    with contextlib.suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return json.loads(json.dumps(ast.literal_eval(text)))  # what JSON does not know stays a string
+    return text
 
 
 def _parse_python_dict(text: str, source: str, json_error: json.JSONDecodeError) -> Any:

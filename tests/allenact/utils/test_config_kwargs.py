@@ -13,6 +13,11 @@ from allenact.utils.config_kwargs import describe_keyword_arguments, parse_confi
         ("total_steps=1000", {"total_steps": 1000}),
         ("lr=1e-3 layers=[64,64] task=copy", {"lr": 1e-3, "layers": [64, 64], "task": "copy"}),
         (' joint=true std=null url=a=b name="x" ', {"joint": True, "std": None, "url": "a=b", "name": "x"}),
+        ("joint=True free=False std=None steps=1_000_000", {"joint": True, "free": False, "std": None, "steps": 10**6}),
+        (
+            "sizes=(64,32) name='x' path=~/x set={1,2} day=2026-01-02 task=True-or-so",
+            {"sizes": [64, 32], "name": "x", "path": "~/x", "set": "{1,2}", "day": "2026-01-02", "task": "True-or-so"},
+        ),
         ('{"task": "a=b"}', {"task": "a=b"}),
     ],
 )
