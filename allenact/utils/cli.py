@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -273,7 +274,9 @@ def get_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     Exits with status 2 and a message if the flags do not fit together.
     """
     parser = get_argument_parser()
-    args = parser.parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    words.sort(key=lambda word: word in ("-h", "--help"))  # help comes last: it needs to know -b
+    args = parser.parse_args(words)
     if args.eval and args.checkpoint is None:
         newest = max(Path(args.output_dir).glob("checkpoints/**/*.pt"), key=os.path.getmtime, default=None)
         hint = "" if newest is None else f"; the newest are in {newest.parent}"

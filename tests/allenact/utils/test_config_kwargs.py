@@ -72,6 +72,7 @@ def test_arguments_are_listed_with_their_defaults_and_what_they_mean():
     ("typed", "status", "said"),
     [
         (["gym_mujoco_tutorial", "-b", "projects/tutorials", "--help"], 0, "learning_rate=0.0003"),
+        (["gym_mujoco_tutorial", "-h", "-b", "projects/tutorials"], 0, "learning_rate=0.0003"),
         (["gym_mujoco_tutorail", "-b", "projects/tutorials", "-h"], 2, 'did you mean "gym_mujoco_tutorial"'),
         (["--help"], 0, "--config_kwargs"),
     ],
