@@ -84,13 +84,16 @@ class RunMetrics:
         ends = [tag for tag in known if tag.startswith(f"{mode}-") and tag.endswith(f"/{metric}")]
         if len(ends) == 1:
             return ends[0]
-        last_names = {tag.rpartition("/")[2]: tag for tag in known}
+        last_names = {tag.rpartition("/")[2] for tag in known}
+        whole = ends or [tag for tag in known if tag.endswith(f"/{metric}")]  # of another mode
         raise MetricsFileError(
             f'the run has logged {"several" if ends else "no"} "{metric}" in mode "{mode}".',
             f"{self.files[-1]}",
-            f"choose one of {', '.join(ends)}."
-            if ends
-            else did_you_mean(metric, [*last_names, *known]) or "docs/metrics.md lists what a run logs.",
+            f"choose one of {', '.join(whole)}."
+            if len(whole) > 1
+            else f'did you mean "{whole[0]}"?'
+            if whole
+            else did_you_mean(metric, [*sorted(last_names), *known]) or "docs/metrics.md lists what a run logs.",
         )
 
 

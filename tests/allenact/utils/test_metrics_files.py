@@ -26,6 +26,7 @@ def write(folder, start, rows, tag="Ant"):
 
 def test_a_tag_is_found_by_its_end(tmp_path):
     tags = {"train-onpolicy-misc/lr": 0.5, "train-a-losses/ppo/value": 1.0, "train-b-losses/ppo/value": 2.0}
+    tags["valid-misc/evaluation_seconds"] = 3.0
     row = {"mode": "train", "training_steps": 100, "wall_time": 10.0, "elapsed_time": 10.0, **tags}
     file = tmp_path / "metrics" / "Toy" / "start" / "metrics.jsonl"
     file.parent.mkdir(parents=True)
@@ -36,6 +37,9 @@ def test_a_tag_is_found_by_its_end(tmp_path):
         run.series("ppo/value")
     with pytest.raises(MetricsFileError, match=r'no "lrr"(.|\n)*did you mean "lr"'):
         run.series("lrr")
+    with pytest.raises(MetricsFileError, match='did you mean "valid-misc/evaluation_seconds"'):
+        run.series("evaluation_seconds")
+    assert run.series("evaluation_seconds", "valid").values == [3.0]
 
 
 def test_one_run(tmp_path):
