@@ -55,7 +55,7 @@ def summarise(values: Sequence[float]) -> Summary:
     if not values:
         raise ValueError("an empty sample has no summary")
     if not all(map(math.isfinite, values)):
-        mean, nan = statistics.fmean(values), math.nan
+        mean, nan = sum(values) / len(values), math.nan  # fmean refuses infinities of both signs
         return Summary(len(values), mean=mean, std=None, median=nan, min=nan, max=nan, low=None, high=None)
     several = len(values) > 1
     low, high = bootstrap_interval(values) if several else (None, None)

@@ -62,3 +62,4 @@ def test_of_values_that_are_not_finite_there_is_only_a_mean():
     assert math.isnan(summary.median)
     assert (summary.n, summary.std, summary.low, summary.high) == (3, None, None, None)
     assert summarise([1.0, math.inf]).mean == math.inf
+    assert math.isnan(summarise([math.inf, -math.inf]).mean)
