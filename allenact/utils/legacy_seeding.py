@@ -11,6 +11,10 @@ from gymnasium.utils import seeding
 class OldStyleGenerator(np.random.Generator):
     """A generator that also knows the names that gym's had; the numbers are the generator's."""
 
+    def __reduce__(self) -> Any:
+        """Copies are of this class, too; NumPy's own way makes a `numpy.random.Generator`."""
+        return OldStyleGenerator, (self.bit_generator,)
+
     def randint(self, low: int, high: int | None = None, size: Any = None, dtype: Any = int) -> Any:
         """Returns whole numbers from `low` to below `high`, or from 0 to below `low`; one is a Python int."""
         drawn = self.integers(low, high, size, dtype)

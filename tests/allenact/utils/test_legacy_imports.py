@@ -37,6 +37,9 @@ def test_gym_holds_the_objects_of_gymnasium():
         same, _ = np_random(3)
         assert (generator.randint(5), generator.rand()) == (same.integers(5), same.random())
         assert generator.randn(2, 3).shape == generator.random_sample((2, 3)).shape == (2, 3)
+        import copy, pickle
+        for copied in (copy.deepcopy(generator), pickle.loads(pickle.dumps(generator))):
+            assert copied.randint(100) == copy.deepcopy(generator).randint(100)
         assert gym.utils.seeding is seeding and type(generator.randint(2, 4)) is int
         assert gym.Env is gymnasium.Env and gym.make is gymnasium.make and register is gymnasium.register
         space = gym.spaces.Dict(higher=Discrete(2), lower=Box(0, 1, (3,), "float32"))
