@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import abc
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -70,7 +71,13 @@ def old_style_base() -> type:
         )
         self.reset()
 
-    env_class = _with_old_calls("MiniGridEnv", "gym_minigrid.minigrid", MiniGridEnv, construct)
+    class AnyMiniGridEnv(abc.ABCMeta):
+        """Of the class that is returned: people ask whether environments are of it, which are no subclasses."""
+
+        def __subclasscheck__(cls, other: type) -> bool:
+            return issubclass(other, MiniGridEnv) if cls is env_class else super().__subclasscheck__(other)
+
+    env_class = _with_old_calls("MiniGridEnv", "gym_minigrid.minigrid", MiniGridEnv, construct, AnyMiniGridEnv)
     env_class.Actions = Actions  # type: ignore[attr-defined]  # a class inside MiniGridEnv, then
     return env_class
 
@@ -80,7 +87,9 @@ def _no_mission() -> str:
     return ""
 
 
-def _with_old_calls(name: str, module: str, base: Any, construct: Callable[..., None]) -> type:
+def _with_old_calls(
+    name: str, module: str, base: Any, construct: Callable[..., None], metaclass: type[type] = type
+) -> type:
     """Returns a subclass of a MiniGrid environment with the calls of gym's time.
 
     Args:
@@ -88,6 +97,7 @@ def _with_old_calls(name: str, module: str, base: Any, construct: Callable[..., 
         module: where it is found.
         base: the environment.
         construct: called with the object and the arguments of the constructor, without the seed.
+        metaclass: of the class.
     """
 
     def __init__(self: Any, *args: Any, seed: int | None = None, **kwargs: Any) -> None:  # noqa: N807
@@ -113,4 +123,4 @@ def _with_old_calls(name: str, module: str, base: Any, construct: Callable[..., 
         return base.render(self) if mode == "human" else self.get_frame(highlight, tile_size)
 
     methods: dict[str, Any] = {"__init__": __init__, "seed": seed, "reset": reset, "step": step, "render": render}
-    return type(name, (base,), {**methods, "__module__": module, "__doc__": base.__doc__})
+    return metaclass(name, (base,), {**methods, "__module__": module, "__doc__": base.__doc__})

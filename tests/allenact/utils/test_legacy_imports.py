@@ -131,10 +131,12 @@ def test_old_environment_classes_keep_their_calls():
         import pickle
         import numpy as np
         from gym_minigrid.envs import CrossingEnv, EmptyRandomEnv5x5
+        from gym_minigrid.minigrid import MiniGridEnv
         from minigrid.envs import EmptyEnv
 
         env = EmptyRandomEnv5x5()
         assert isinstance(env, EmptyEnv) and (env.width, env.max_steps) == (5, 100)
+        assert isinstance(env, MiniGridEnv) and not isinstance("env", MiniGridEnv)
         starts = set()
         for seed in range(12):
             env.seed(seed)
@@ -194,5 +196,11 @@ def test_environments_of_ones_own_are_derived_as_they_were():
         observation, reward, done, info = env.step(env.actions.forward)
         assert (reward, done, observation["image"].shape) == (-1, False, (5, 5, 3))
         assert env.render("rgb_array").ndim == 3
+
+        import abc
+        from gym_minigrid.envs import EmptyRandomEnv5x5
+        assert isinstance(env, MiniGridEnv) and not isinstance(EmptyRandomEnv5x5(), Room)
+        class Abstract(Room, abc.ABC): pass
+        assert isinstance(Abstract(), Room)
         """
     )
