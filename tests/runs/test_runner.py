@@ -254,6 +254,7 @@ def test_nested_layout(tmp_path):
     with make_runner(config, tmp_path / "ignored", mode="test", **nested) as runner:
         runner.start_test(str(checkpoint), infer_output_dir=True)
         test_start = runner.local_start_time_str
+        assert runner.output_dir == str(run), "what the command says to look at"
     assert not (tmp_path / "ignored").exists()
     names = os.listdir(run / "test" / "Toy" / test_start)
     assert "metrics.json" in names

@@ -233,6 +233,7 @@ class OnPolicyRunner(RunnerBase):
         check_evaluation_stages(self.config.training_pipeline())
         if infer_output_dir:
             root = Path(checkpoints[0]).resolve().parents[1]
+            self.output_dir = str(root)
             self.paths = RunDirectory(root, self.config.tag(), self.extra_tag, self.save_dir_fmt)
         run = EvaluationRun(
             **self._run_kwargs(),
