@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 TEMPLATE = Path(__file__).with_name("replay_template.html")
 PLACEHOLDER = "/* the episode */ null"
 ORIGIN = re.compile(r"### THIS FILE ORIGINALLY LOCATED AT '(.*)'")
-EVALUATION_SEED = 12345  # of the generators, as in an evaluation
 
 
 # Which experiment
@@ -68,8 +67,12 @@ class RunFolders:
         return cls(*(Path(*parts[:place], name, *parts[place + 1 :]) for name in ("used_configs", "videos")))
 
 
-def find_experiment(checkpoint: Path) -> ExperimentConfig:
+def find_experiment(checkpoint: Path, config_kwargs: str | None = None) -> ExperimentConfig:
     """Returns the experiment that wrote a checkpoint, from the record that its run kept.
+
+    Args:
+        checkpoint: file.
+        config_kwargs: keyword arguments to use instead of the run's; None: these.
 
     Raises:
         ExperimentNotFoundError: there is no record, or nothing in it is an experiment with the checkpoint's tag.
@@ -78,7 +81,8 @@ def find_experiment(checkpoint: Path) -> ExperimentConfig:
 
     folder = RunFolders.of(checkpoint).used_configs
     kwargs_file = folder / "config_kwargs.json"
-    kwargs = kwargs_file.read_text(encoding="utf-8") if kwargs_file.is_file() else "{}"
+    if config_kwargs is None and kwargs_file.is_file():
+        config_kwargs = kwargs_file.read_text(encoding="utf-8")
     tag = checkpoint.stem.removeprefix("exp_").partition("__stage_")[0]
     reasons = []
     for copy in sorted(folder.glob("*.py")):
@@ -86,7 +90,7 @@ def find_experiment(checkpoint: Path) -> ExperimentConfig:
         candidates = [Path(origin[1])] if origin else []
         for file in [file for file in candidates if file.is_file()] or [copy]:
             try:
-                config = load_experiment(str(file), str(file.parent), kwargs).config
+                config = load_experiment(str(file), str(file.parent), config_kwargs).config
                 if tag.startswith(config.tag()):  # an extra tag may follow
                     return config
                 reasons.append(f'{file}: its tag is "{config.tag()}"')
@@ -127,15 +131,15 @@ def make_task(config: ExperimentConfig, number: int) -> Task[Any]:
     Raises:
         UsageError: there are fewer.
     """
-    from allenact.utils.seeding import worker_seeds
+    from allenact.utils.seeding import EVALUATION_SEED, worker_seeds
 
     seeds = worker_seeds(1, EVALUATION_SEED)
     args = config.test_task_sampler_args(process_ind=0, total_processes=1, devices=None, seeds=seeds)
     sampler = config.make_sampler_fn(**{"mp_ctx": None, **args})
     tasks = (sampler.next_task() for _ in range(number + 1))
-    *_, task = tasks
+    *_, task = (None, *tasks)
     if task is None:
-        raise UsageError("there is no such episode.", f"--episode {number}", "choose a smaller number.")
+        raise UsageError("there is no such episode.", f"--episode {number}", "they are numbered from 0 on.")
     return task
 
 
@@ -155,7 +159,7 @@ def play(
     import torch
 
     from allenact.utils.inference import InferenceAgent
-    from allenact.utils.seeding import set_seed
+    from allenact.utils.seeding import EVALUATION_SEED, set_seed
 
     set_seed(EVALUATION_SEED)
     agent = InferenceAgent.from_experiment_config(
@@ -286,7 +290,7 @@ def get_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--experiment", help="module or file, as for the main command; none: the run's own record")
     parser.add_argument("-b", "--experiment_base", default=".", help="directory of experiment modules")
-    parser.add_argument("--config_kwargs", help="keyword arguments of the experiment, as JSON or a JSON file")
+    parser.add_argument("--config_kwargs", help="as for the main command; none: the run's own")
     parser.add_argument("--format", choices=("html", "mp4"), default="html")
     parser.add_argument("--episode", type=int, default=0, help="which test episode, from 0")
     parser.add_argument("--sample", action="store_true", help="sample actions instead of taking the most likely")
@@ -304,7 +308,7 @@ def run(args: argparse.Namespace) -> Path:
     if not args.checkpoint.is_file():
         raise CheckpointError("there is no such checkpoint.", str(args.checkpoint), "pass the path of a .pt file.")
     if args.experiment is None:
-        config = find_experiment(args.checkpoint)
+        config = find_experiment(args.checkpoint, args.config_kwargs)
     else:
         from allenact.utils.experiment_loading import load_experiment
 

@@ -11,6 +11,7 @@ from allenact.algorithms.onpolicy_sync.run_directory import RunDirectory, SaveDi
 from allenact.errors import ExperimentNotFoundError, UsageError
 from allenact.utils.experiment_loading import load_experiment
 from projects.gym_baselines.experiments.mujoco.gym_mujoco_hopper_ddppo import GymMuJoCoHopperConfig
+from projects.tutorials.gym_mujoco_tutorial import GymMuJoCoTutorialExperimentConfig
 from scripts import replay
 
 START = "2026-01-02_03-04-05"
@@ -104,6 +105,8 @@ def test_experiment_is_taken_from_the_copy_when_the_original_is_gone(checkpoint,
     (folder / "config_kwargs.json").write_text('{"total_steps": 4096}')
     config = replay.find_experiment(tmp_path / "exp_Lonely__stage_00__steps_000000000064.pt")
     assert (config.tag(), config.total_steps) == ("Lonely", 4096)
+    config = replay.find_experiment(tmp_path / "exp_Lonely__stage_00__steps_000000000064.pt", "num_eval_tasks=2")
+    assert (config.total_steps, config.num_eval_tasks) == (GymMuJoCoTutorialExperimentConfig().total_steps, 2)
 
 
 def test_what_goes_wrong_says_what_to_do(checkpoint, tmp_path, capsys):
@@ -113,5 +116,6 @@ def test_what_goes_wrong_says_what_to_do(checkpoint, tmp_path, capsys):
         replay.find_experiment(lost)
     assert replay.main([str(tmp_path / "no.pt")]) == 2
     assert "no such checkpoint" in capsys.readouterr().err
-    with pytest.raises(UsageError, match="--episode 10000"):
-        replay.make_task(GymMuJoCoHopperConfig(), 10000)
+    for number in (10000, -1):
+        with pytest.raises(UsageError, match=f"--episode {number}"):
+            replay.make_task(GymMuJoCoHopperConfig(), number)
