@@ -20,6 +20,11 @@ class OldStyleEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
     """
 
     @property
+    def spec(self) -> EnvSpec | None:  # type: ignore[override]  # a property, as in gymnasium.Wrapper
+        """That of the environment, without this wrapper: nobody has asked for it when the environment is made."""
+        return self.env.spec
+
+    @property
     def render_mode(self) -> str | None:  # type: ignore[override]  # a property, as in gymnasium.Wrapper
         """The mode "rgb_array" where the environment says that it has it."""
         metadata = self.env.metadata
@@ -50,17 +55,23 @@ def creator_of(spec: EnvSpec) -> Any:
 
 
 def with_todays_calls(spec: EnvSpec) -> EnvSpec:
-    """Returns `spec` itself, or one that wraps the environment if its class was written for gym."""
+    """Returns `spec` itself, or one that wraps the environment if it turns out to be written for gym."""
     creator = creator_of(spec)
-    if not (isinstance(creator, type) and hasattr(creator, "reset")):
-        return spec
-    parameters = inspect.signature(creator.reset).parameters.values()
-    if any(parameter.name == "seed" or parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+    if isinstance(creator, type) and not _is_old(creator):
         return spec
     spec = copy.copy(spec)
     spec.entry_point = functools.partial(_wrapped, creator)
     return spec
 
 
-def _wrapped(creator: Callable[..., gymnasium.Env[Any, Any]], **kwargs: Any) -> OldStyleEnv:
-    return OldStyleEnv(creator(**kwargs))
+def _is_old(env_class: type) -> bool:
+    """Whether `reset` cannot be given a seed."""
+    if not hasattr(env_class, "reset"):
+        return False
+    parameters = inspect.signature(env_class.reset).parameters.values()
+    return not any(parameter.name == "seed" or parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+
+
+def _wrapped(creator: Callable[..., gymnasium.Env[Any, Any]], **kwargs: Any) -> gymnasium.Env[Any, Any]:
+    env = creator(**kwargs)
+    return OldStyleEnv(env) if _is_old(type(env)) else env

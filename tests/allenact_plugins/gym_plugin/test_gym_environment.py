@@ -254,7 +254,7 @@ class OldEnv(gymnasium.Env):
     """As environments were written for gym."""
 
     metadata = {"render.modes": ["human", "rgb_array"]}
-    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (1,), np.float32)
+    observation_space = gymnasium.spaces.Box(0, 1, (1,), np.float32)
     action_space = gymnasium.spaces.Discrete(2)
 
     def seed(self, seed=None):
@@ -290,3 +290,16 @@ def test_environments_written_for_gym():
         assert env.state_dict() is None
     finally:
         del gymnasium.registry["Old-v0"]
+
+
+@pytest.mark.parametrize("entry_point", [OldEnv, lambda **kwargs: OldEnv(**kwargs)])
+def test_environments_written_for_gym_in_wrappers_or_made_by_a_function(entry_point):
+    stretch = gymnasium.wrappers.RescaleObservation.wrapper_spec(
+        min_obs=np.full(1, 3, np.float32), max_obs=np.full(1, 4, np.float32)
+    )
+    gymnasium.register("Old-v1", entry_point=entry_point, additional_wrappers=(stretch,))
+    try:
+        env = GymEnvironment("Old-v1")
+        assert 3 <= env.reset(seed=4)[0] <= 4
+    finally:
+        del gymnasium.registry["Old-v1"]
