@@ -177,7 +177,7 @@ def _action_choice(
         def expert(distributions: Any, observations: dict[str, Any]) -> Any:
             if "expert_action" not in observations:
                 raise ExperimentConfigError(
-                    "there are no expert actions to play.",
+                    "there are no expert actions to take.",
                     f"--test_expert, with sensors {', '.join(observations)}",
                     'give the test tasks an ExpertActionSensor with uuid "expert_action".',
                 )
