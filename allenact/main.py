@@ -72,8 +72,8 @@ def run(args: argparse.Namespace) -> None:
 def _run(args: argparse.Namespace) -> None:
     config, source_files = load_config(args)
 
-    from allenact.algorithms.onpolicy_sync.run_directory import SaveDirFormat
     from allenact.algorithms.onpolicy_sync.runner import OnPolicyRunner
+    from allenact.runs.run_directory import SaveDirFormat
     from allenact.utils.next_command import suggest
 
     runner = OnPolicyRunner(

@@ -40,7 +40,7 @@ from multiprocessing import Pipe
 from types import SimpleNamespace
 import numpy as np
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.worker import CLOSE, WorkerSpec, run_worker
-from allenact.algorithms.onpolicy_sync.worker_processes import Evaluate, evaluation_worker
+from allenact.runs.worker_processes import Evaluate, evaluation_worker
 from projects.tutorials.gym_mujoco_tutorial import GymMuJoCoTutorialExperimentConfig as Ant
 from projects.tutorials.gym_tutorial import GymTutorialExperimentConfig as LunarLander
 

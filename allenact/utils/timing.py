@@ -1,4 +1,4 @@
-"""Timer: how long each phase of a loop takes."""
+"""Timer: how long each phase of a loop takes; and how a time is written."""
 
 from __future__ import annotations
 
@@ -32,3 +32,13 @@ class Timer:
         """Returns the seconds of each phase since the last call."""
         seconds, self._seconds = self._seconds, {}
         return seconds
+
+
+def duration(seconds: float) -> str:
+    """Writes seconds in the two largest units that they fill: 1 h 20 min, 3 min 5 s, 8 s."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -8,8 +8,8 @@ import os
 import numpy as np
 import pytest
 
-from allenact.algorithms.onpolicy_sync.log_sink import LogSink
 from allenact.algorithms.onpolicy_sync.tracking import LogPackage
+from allenact.runs.log_sink import LogSink
 from allenact.utils.rendering import RenderingUnavailable
 from allenact.utils.summary_writer import SummaryWriter
 from allenact.viz import AgentViewViz, VizSuite

@@ -7,11 +7,11 @@ import signal
 import pytest
 
 from allenact.algorithms.onpolicy_sync.checkpointing import CheckpointStore, TrainingState, load_checkpoint
-from allenact.algorithms.onpolicy_sync.log_truncation import truncate_logs
-from allenact.algorithms.onpolicy_sync.resume_point import ResumePoint, find_resume_point
-from allenact.algorithms.onpolicy_sync.run_directory import RunDirectory, RunLock, SaveDirFormat
 from allenact.callbacks.csv_files import CsvFiles
 from allenact.errors import OutputDirectoryError, WorkerError
+from allenact.runs.log_truncation import truncate_logs
+from allenact.runs.resume_point import ResumePoint, find_resume_point
+from allenact.runs.run_directory import RunDirectory, RunLock, SaveDirFormat
 from allenact.testing.experiments import ToyExperiment
 from allenact.testing.tasks import ToyTaskSampler
 

@@ -14,10 +14,10 @@ from multiprocessing import forkserver
 import psutil
 import pytest
 
-from allenact.algorithms.onpolicy_sync import supervision
 from allenact.algorithms.onpolicy_sync.checkpointing import checkpoints_in, load_checkpoint
 from allenact.algorithms.onpolicy_sync.losses.ppo import PPO
 from allenact.errors import RunError, TaskWorkerError, WorkerError
+from allenact.runs import supervision
 from allenact.testing.experiments import ToyExperiment
 from allenact.testing.tasks import ToyTaskSampler
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from allenact.algorithms.onpolicy_sync.inference_engine import OnPolicyInference
-from allenact.algorithms.onpolicy_sync.log_sink import LogSink
+from allenact.runs.log_sink import LogSink
 from allenact.utils.rendering import BACKEND_VARIABLE, RenderingUnavailable, choose_gl_backend
 from allenact.utils.video_utils import SummaryWriter
 from allenact.utils.viz_utils import AgentViewViz, VizSuite

@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from allenact.algorithms.onpolicy_sync.run_directory import RunDirectory, SaveDirFormat, save_used_configs
 from allenact.errors import ExperimentNotFoundError, UsageError
+from allenact.runs.run_directory import RunDirectory, SaveDirFormat, save_used_configs
 from allenact.utils.experiment_loading import load_experiment
 from projects.gym_baselines.experiments.mujoco.gym_mujoco_hopper_ddppo import GymMuJoCoHopperConfig
 from projects.tutorials.gym_mujoco_tutorial import GymMuJoCoTutorialExperimentConfig

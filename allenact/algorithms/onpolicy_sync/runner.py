@@ -11,17 +11,17 @@ from typing import Any
 
 from allenact.algorithms.onpolicy_sync.checkpointing import CheckpointStore, find_checkpoints, one_checkpoint
 from allenact.algorithms.onpolicy_sync.distributed import meeting_point
-from allenact.algorithms.onpolicy_sync.evaluation_run import EvaluationRun
-from allenact.algorithms.onpolicy_sync.progress import TrainingProgress, progress_on_terminal
-from allenact.algorithms.onpolicy_sync.resume_point import ResumePoint, find_resume_point
-from allenact.algorithms.onpolicy_sync.run import Run
-from allenact.algorithms.onpolicy_sync.run_directory import RunDirectory, SaveDirFormat, changes_since
 from allenact.algorithms.onpolicy_sync.runner_base import RunnerBase
-from allenact.algorithms.onpolicy_sync.stop_signals import StopSignals
-from allenact.algorithms.onpolicy_sync.supervision import Validation
-from allenact.algorithms.onpolicy_sync.training_run import TrainingRun
-from allenact.algorithms.onpolicy_sync.worker_processes import WorkerProcess, evaluation_worker, train_worker
 from allenact.pipeline.validation import check_evaluation_stages
+from allenact.runs.evaluation_run import EvaluationRun
+from allenact.runs.progress import TrainingProgress, progress_on_terminal
+from allenact.runs.resume_point import ResumePoint, find_resume_point
+from allenact.runs.run import Run
+from allenact.runs.run_directory import RunDirectory, SaveDirFormat, changes_since
+from allenact.runs.stop_signals import StopSignals
+from allenact.runs.supervision import Validation
+from allenact.runs.training_run import TrainingRun
+from allenact.runs.worker_processes import WorkerProcess, evaluation_worker, train_worker
 from allenact.utils.callback_loading import load_callbacks
 from allenact.utils.experiment_loading import CONFIG_KWARGS_STR
 from allenact.utils.system import get_logger

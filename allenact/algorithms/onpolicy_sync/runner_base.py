@@ -12,23 +12,23 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 
 from allenact.algorithms.onpolicy_sync.checkpointing import find_checkpoints, step_from_checkpoint
-from allenact.algorithms.onpolicy_sync.run_directory import (
+from allenact.algorithms.onpolicy_sync.startup_checks import machine_params_of, require_samplers
+from allenact.errors import ExperimentConfigError
+from allenact.runs.run_directory import (
     RunDirectory,
     RunLock,
     SaveDirFormat,
     checkpoint_start_time_str,
 )
-from allenact.algorithms.onpolicy_sync.startup_checks import machine_params_of, require_samplers
-from allenact.algorithms.onpolicy_sync.training_run import TrainingRun
-from allenact.algorithms.onpolicy_sync.worker_processes import WorkerProcess, stop_workers
-from allenact.errors import ExperimentConfigError
+from allenact.runs.training_run import TrainingRun
+from allenact.runs.worker_processes import WorkerProcess, stop_workers
 from allenact.utils.seeding import set_deterministic_cudnn, set_seed
 from allenact.utils.system import get_logger
 from allenact.utils.worker_startup import worker_context
 
 if TYPE_CHECKING:
-    from allenact.algorithms.onpolicy_sync.run import Run
     from allenact.base_abstractions.experiment_config import ExperimentConfig, MachineParams
+    from allenact.runs.run import Run
 
 
 class RunnerBase:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from allenact.errors import TaskError
 from allenact.utils.metrics import ScalarMeanTracker
+from allenact.utils.system import get_logger
+from allenact.utils.timing import duration
 
 if TYPE_CHECKING:
     from allenact.algorithms.onpolicy_sync.update import ComponentUpdate
@@ -89,6 +91,14 @@ class EvaluationStatus:
     def seconds_left(self) -> float | None:
         """Seconds until the last episode at this rate; None before the first one has ended."""
         return self.seconds / self.episodes * (self.total - self.episodes) if self.episodes else None
+
+
+def log_status(status: EvaluationStatus) -> None:
+    """Logs the progress of the evaluation of a checkpoint."""
+    left = "" if status.seconds_left is None else f", about {duration(status.seconds_left)} left"
+    means = " ".join(f"{key} {value:.3g}" for key, value in sorted(status.means.items()))
+    speed = status.steps / status.seconds
+    get_logger().info(f"Evaluated {status.episodes} of {status.total} tasks, {speed:.0f} steps/s{left} {means}")
 
 
 class Tracker:

@@ -15,8 +15,8 @@ from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import (
     SingleProcessVectorSampledTasks,
     factory,
 )
-from allenact.algorithms.onpolicy_sync.worker_processes import Ready, evaluation_worker
 from allenact.base_abstractions.experiment_config import MachineParams
+from allenact.runs.worker_processes import Ready, evaluation_worker
 from allenact.testing.experiments import ToyExperiment
 from projects.tutorials.gym_mujoco_tutorial import GymMuJoCoTutorialExperimentConfig
 

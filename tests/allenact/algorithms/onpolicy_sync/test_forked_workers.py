@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import VectorSampledTasks
-from allenact.algorithms.onpolicy_sync.worker_processes import WorkerProcess
+from allenact.runs.worker_processes import WorkerProcess
 from allenact.testing.tasks import CopyTask, ToyTaskSampler
 from allenact.utils.torch_threads import most_threads, threads_for, torch_threads
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from allenact.algorithms.onpolicy_sync.log_sink import write_json
+from allenact.runs.log_sink import write_json
 from allenact.utils.statistics import CONFIDENCE, RESAMPLES, Summary, summarise
 
 INTERVAL = f"{CONFIDENCE:.0%} percentile bootstrap interval of the mean, {RESAMPLES:,} resamples"

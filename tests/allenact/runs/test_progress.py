@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from allenact.algorithms.onpolicy_sync.live_progress import duration, number, sparkline
-from allenact.algorithms.onpolicy_sync.log_sink import LogSink
-from allenact.algorithms.onpolicy_sync.progress import TrainingProgress
 from allenact.algorithms.onpolicy_sync.tracking import LogPackage
+from allenact.runs.live_progress import number, sparkline
+from allenact.runs.log_sink import LogSink
+from allenact.runs.progress import TrainingProgress
 from allenact.testing.terminal import Terminal
 from allenact.utils.terminal import LiveBlock
+from allenact.utils.timing import duration
 
 
 class Clock:

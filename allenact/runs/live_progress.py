@@ -140,16 +140,6 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
-def duration(seconds: float) -> str:
-    """Writes seconds in the two largest units that they fill: 1 h 20 min, 3 min 5 s, 8 s."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
 def most_important(metrics: Mapping[str, Any]) -> list[str]:
     """Returns which metrics there is room for: return, length and success, or the first few of others."""
     return [key for key in _SHOWN_FIRST if key in metrics] or sorted(metrics)[:3]

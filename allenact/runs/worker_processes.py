@@ -27,8 +27,8 @@ from multiprocessing.context import BaseContext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from allenact.algorithms.onpolicy_sync.stop_signals import StopRequest
 from allenact.errors import AllenActError, CheckpointError, ExperimentConfigError, WorkerError
+from allenact.runs.stop_signals import StopRequest
 from allenact.utils.cores import usable_cores
 from allenact.utils.experiment_loading import experiment_errors, user_line
 from allenact.utils.system import get_logger

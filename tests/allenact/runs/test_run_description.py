@@ -5,7 +5,7 @@ import json
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
-from allenact.algorithms.onpolicy_sync.run_description import describe_run, hyper_parameters, write_description
+from allenact.runs.run_description import describe_run, hyper_parameters, write_description
 from allenact.utils.experiment_loading import CONFIG_KWARGS_STR
 from allenact.utils.video_utils import SummaryWriter
 from projects.tutorials.gym_mujoco_tutorial import GymMuJoCoTutorialExperimentConfig

@@ -8,14 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from allenact.algorithms.onpolicy_sync.log_sink import LogSink
-from allenact.algorithms.onpolicy_sync.run_description import Description, describe_run
 from allenact.algorithms.onpolicy_sync.startup_checks import machine_params_of
+from allenact.runs.log_sink import LogSink
+from allenact.runs.run_description import Description, describe_run
 
 if TYPE_CHECKING:
-    from allenact.algorithms.onpolicy_sync.run_directory import RunDirectory
     from allenact.base_abstractions.callbacks import Callback
     from allenact.base_abstractions.experiment_config import ExperimentConfig
+    from allenact.runs.run_directory import RunDirectory
     from allenact.utils.summary_writer import SummaryWriter
     from allenact.viz import VizSuite
 

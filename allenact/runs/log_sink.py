@@ -14,8 +14,8 @@ from allenact.utils.misc_utils import NumpyJSONEncoder
 from allenact.utils.system import get_logger
 
 if TYPE_CHECKING:
-    from allenact.algorithms.onpolicy_sync.live_progress import Progress
     from allenact.base_abstractions.callbacks import Callback
+    from allenact.runs.live_progress import Progress
     from allenact.utils.summary_writer import SummaryWriter
     from allenact.viz import VizSuite
 

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from allenact.algorithms.onpolicy_sync.checkpointing import step_from_checkpoint
-from allenact.algorithms.onpolicy_sync.live_progress import (
+from allenact.runs.live_progress import (
     LiveProgress,
     Row,
     bar,
-    duration,
     heading,
     most_important,
     number,
@@ -23,6 +22,7 @@ from allenact.algorithms.onpolicy_sync.live_progress import (
     with_prefix,
 )
 from allenact.utils.terminal import LiveBlock
+from allenact.utils.timing import duration
 
 if TYPE_CHECKING:
     from allenact.algorithms.onpolicy_sync.tracking import LogPackage

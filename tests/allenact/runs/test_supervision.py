@@ -9,10 +9,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from allenact.algorithms.onpolicy_sync import supervision
-from allenact.algorithms.onpolicy_sync.supervision import Validation, evaluate_on, supervise_training
 from allenact.algorithms.onpolicy_sync.tracking import EvaluationStatus, LogPackage
-from allenact.algorithms.onpolicy_sync.worker_processes import (
+from allenact.errors import TaskError, WorkerError
+from allenact.runs import supervision
+from allenact.runs.supervision import Validation, evaluate_on, supervise_training
+from allenact.runs.worker_processes import (
     Evaluate,
     Failed,
     Finished,
@@ -20,7 +21,6 @@ from allenact.algorithms.onpolicy_sync.worker_processes import (
     Ready,
     WorkerProcess,
 )
-from allenact.errors import TaskError, WorkerError
 
 
 class FakeWorker(WorkerProcess):

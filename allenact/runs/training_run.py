@@ -11,23 +11,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from allenact.algorithms.onpolicy_sync.checkpointing import checkpoints_in, find_checkpoints, step_from_checkpoint
-from allenact.algorithms.onpolicy_sync.log_sink import LogSink, write_json
-from allenact.algorithms.onpolicy_sync.log_truncation import truncate_logs
-from allenact.algorithms.onpolicy_sync.resume_point import ResumePoint
-from allenact.algorithms.onpolicy_sync.retention import remove_old_checkpoints
-from allenact.algorithms.onpolicy_sync.run import Run
-from allenact.algorithms.onpolicy_sync.run_description import write_description
-from allenact.algorithms.onpolicy_sync.run_directory import START_TIME_FORMAT, RunLock, save_used_configs
-from allenact.algorithms.onpolicy_sync.supervision import Validation, supervise_training
 from allenact.errors import RunError
+from allenact.runs.log_sink import LogSink, write_json
+from allenact.runs.log_truncation import truncate_logs
+from allenact.runs.resume_point import ResumePoint
+from allenact.runs.retention import remove_old_checkpoints
+from allenact.runs.run import Run
+from allenact.runs.run_description import write_description
+from allenact.runs.run_directory import START_TIME_FORMAT, RunLock, save_used_configs
+from allenact.runs.supervision import Validation, supervise_training
 from allenact.utils.metrics_files import FILE_NAME, readable_rows
 from allenact.utils.system import get_logger
 
 if TYPE_CHECKING:
-    from allenact.algorithms.onpolicy_sync.progress import TrainingProgress
-    from allenact.algorithms.onpolicy_sync.stop_signals import StopSignals
     from allenact.algorithms.onpolicy_sync.tracking import LogPackage
-    from allenact.algorithms.onpolicy_sync.worker_processes import WorkerProcess
+    from allenact.runs.progress import TrainingProgress
+    from allenact.runs.stop_signals import StopSignals
+    from allenact.runs.worker_processes import WorkerProcess
 
 
 @dataclass(kw_only=True)

@@ -5,8 +5,8 @@ import signal
 
 import pytest
 
-from allenact.algorithms.onpolicy_sync import stop_signals
-from allenact.algorithms.onpolicy_sync.stop_signals import StopSignals
+from allenact.runs import stop_signals
+from allenact.runs.stop_signals import StopSignals
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 
 import pytest
 
-from allenact.algorithms.onpolicy_sync.evaluation_progress import EvaluationLines, EvaluationProgress
 from allenact.algorithms.onpolicy_sync.tracking import EvaluationStatus, LogPackage
+from allenact.runs.evaluation_progress import EvaluationLines, EvaluationProgress
 from allenact.testing.terminal import Terminal
 from allenact.utils.terminal import LiveBlock
 

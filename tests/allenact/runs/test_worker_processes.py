@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from allenact.algorithms.onpolicy_sync.worker_processes import Outbox
+from allenact.runs.worker_processes import Outbox
 
 
 def test_nobody_waits_for_a_runner_that_does_not_read():

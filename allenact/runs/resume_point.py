@@ -13,7 +13,7 @@ from allenact.utils.metrics_files import FILE_NAME, readable_rows
 from allenact.utils.system import get_logger
 
 if TYPE_CHECKING:
-    from allenact.algorithms.onpolicy_sync.run_directory import RunDirectory
+    from allenact.runs.run_directory import RunDirectory
 
 
 @dataclass(frozen=True)

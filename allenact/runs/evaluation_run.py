@@ -8,22 +8,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from allenact.algorithms.onpolicy_sync.evaluation_progress import (
+from allenact.runs.evaluation_progress import (
     EvaluationLines,
     EvaluationProgress,
     evaluation_progress,
 )
-from allenact.algorithms.onpolicy_sync.evaluation_report import EvaluationReport
-from allenact.algorithms.onpolicy_sync.log_sink import LogSink, write_json
-from allenact.algorithms.onpolicy_sync.run import Run
-from allenact.algorithms.onpolicy_sync.run_directory import checkpoint_start_time_str
-from allenact.algorithms.onpolicy_sync.supervision import await_ready, evaluate_on
+from allenact.runs.evaluation_report import EvaluationReport
+from allenact.runs.log_sink import LogSink, write_json
+from allenact.runs.run import Run
+from allenact.runs.run_directory import checkpoint_start_time_str
+from allenact.runs.supervision import await_ready, evaluate_on
 from allenact.utils.seeding import EVALUATION_SEED
 from allenact.utils.system import get_logger
 
 if TYPE_CHECKING:
     from allenact.algorithms.onpolicy_sync.tracking import LogPackage
-    from allenact.algorithms.onpolicy_sync.worker_processes import WorkerProcess
+    from allenact.runs.worker_processes import WorkerProcess
 
 
 @dataclass(kw_only=True)

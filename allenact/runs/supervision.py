@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from allenact.algorithms.onpolicy_sync.tracking import EvaluationStatus, LogPackage
-from allenact.algorithms.onpolicy_sync.worker_processes import (
+from allenact.errors import AllenActError, RunError, WorkerError
+from allenact.runs.worker_processes import (
     STOP_GRACE_S,
     Evaluate,
     Failed,
@@ -19,12 +20,11 @@ from allenact.algorithms.onpolicy_sync.worker_processes import (
     Ready,
     WorkerProcess,
 )
-from allenact.errors import AllenActError, RunError, WorkerError
 from allenact.utils.system import get_logger
 
 if TYPE_CHECKING:
-    from allenact.algorithms.onpolicy_sync.evaluation_progress import EvaluationLines, EvaluationProgress
-    from allenact.algorithms.onpolicy_sync.progress import TrainingProgress
+    from allenact.runs.evaluation_progress import EvaluationLines, EvaluationProgress
+    from allenact.runs.progress import TrainingProgress
 
 Message = TypeVar("Message")
 EVALUATION_DEADLINE_S = 3600.0

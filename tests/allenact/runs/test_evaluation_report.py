@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from allenact.algorithms.onpolicy_sync.evaluation_report import EvaluationReport
 from allenact.algorithms.onpolicy_sync.inference_engine import fixed_task_seeds
+from allenact.runs.evaluation_report import EvaluationReport
 
 
 def result(steps, rewards):

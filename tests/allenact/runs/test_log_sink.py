@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from allenact.algorithms.onpolicy_sync.log_sink import LogSink, write_json
 from allenact.algorithms.onpolicy_sync.tracking import LogPackage
 from allenact.base_abstractions.callbacks import Callback
+from allenact.runs.log_sink import LogSink, write_json
 from allenact.utils import event_file
 from allenact.utils.summary_writer import SummaryWriter
 

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from allenact.algorithms.onpolicy_sync import run_directory
-from allenact.algorithms.onpolicy_sync.run_directory import (
+from allenact.algorithms.onpolicy_sync.runner import CONFIG_KWARGS_STR
+from allenact.errors import OutputDirectoryError
+from allenact.runs import run_directory
+from allenact.runs.run_directory import (
     RunDirectory,
     SaveDirFormat,
     changes_since,
     save_used_configs,
 )
-from allenact.algorithms.onpolicy_sync.runner import CONFIG_KWARGS_STR
-from allenact.errors import OutputDirectoryError
 
 FLAT, NESTED = SaveDirFormat.FLAT, SaveDirFormat.NESTED
 TRAINED, TESTED = "2026-01-02_03-04-05", "2026-06-07_08-09-10"

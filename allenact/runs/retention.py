@@ -11,7 +11,7 @@ from allenact.algorithms.onpolicy_sync.checkpointing import checkpoints_in, step
 from allenact.utils.system import get_logger
 
 if TYPE_CHECKING:
-    from allenact.algorithms.onpolicy_sync.supervision import Validation
+    from allenact.runs.supervision import Validation
 
 
 def remove_old_checkpoints(

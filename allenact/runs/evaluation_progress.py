@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from allenact.algorithms.onpolicy_sync.live_progress import (
+from allenact.algorithms.onpolicy_sync.tracking import EvaluationStatus, log_status
+from allenact.runs.live_progress import (
     LiveProgress,
     Row,
     bar,
-    duration,
     heading,
     most_important,
     number,
@@ -20,23 +20,15 @@ from allenact.algorithms.onpolicy_sync.live_progress import (
     trend,
     with_prefix,
 )
-from allenact.algorithms.onpolicy_sync.tracking import EvaluationStatus
 from allenact.utils.system import get_logger
 from allenact.utils.terminal import LiveBlock
+from allenact.utils.timing import duration
 
 if TYPE_CHECKING:
     from allenact.algorithms.onpolicy_sync.tracking import LogPackage
 
 _LINE_EVERY_S = 20.0
 _CHECKPOINTS_OF_TREND = 20
-
-
-def log_status(status: EvaluationStatus) -> None:
-    """Logs the progress of the evaluation of a checkpoint."""
-    left = "" if status.seconds_left is None else f", about {duration(status.seconds_left)} left"
-    means = " ".join(f"{key} {value:.3g}" for key, value in sorted(status.means.items()))
-    speed = status.steps / status.seconds
-    get_logger().info(f"Evaluated {status.episodes} of {status.total} tasks, {speed:.0f} steps/s{left} {means}")
 
 
 class EvaluationLines:

@@ -15,8 +15,8 @@ from allenact.utils.metrics_files import FILE_NAME, readable_rows
 
 if TYPE_CHECKING:
     from allenact.algorithms.onpolicy_sync.checkpointing import TrainingState
-    from allenact.algorithms.onpolicy_sync.resume_point import ResumePoint
     from allenact.pipeline.pipeline import TrainingPipeline
+    from allenact.runs.resume_point import ResumePoint
 
 
 def truncate_logs(
