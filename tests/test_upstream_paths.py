@@ -111,7 +111,7 @@ SHARED = {
     "CategoricalDistr": [f"{BASE}.distributions", f"{CORE}.policy"],
     "TaskSampler": [f"{BASE}.task", f"{BASE}.experiment_config"],
     "prepare_locals_for_super": ["allenact.utils.misc_utils", f"{BASE}.sensor"],
-    "SaveDirFormat": [f"{CORE}.runner", f"{CORE}.run_directory"],
+    "SaveDirFormat": [f"{CORE}.runner", "allenact.runs.run_directory"],
     "PPO": [f"{CORE}.losses", f"{CORE}.losses.ppo"],
     "A2C": [f"{CORE}.losses", f"{CORE}.losses.a2cacktr"],
     "set_seed": ["allenact.utils.experiment_utils", "allenact.utils.seeding"],
