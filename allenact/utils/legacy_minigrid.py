@@ -1,6 +1,7 @@
 """The environment classes of `gym_minigrid`, made of those of `minigrid`: constructors and calls of their time.
 
-`reset()` returns the observation, `step()` four values, `seed(n)` seeds the next reset, `render(mode)` has a mode.
+`reset()` returns the observation, `step()` four values, `seed(n)` seeds the next reset, `render(mode)` has a mode, and
+`np_random` the methods of NumPy's `RandomState`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import abc
 import functools
 from collections.abc import Callable
 from typing import Any
+
+from allenact.utils.legacy_seeding import OldStyleGenerator
 
 # Environment classes that became arguments of another class.
 _FIXED_SIZE_ENVS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -122,5 +125,9 @@ def _with_old_calls(
     def render(self: Any, mode: str = "human", highlight: bool = True, tile_size: int = 32, **kwargs: Any) -> Any:
         return base.render(self) if mode == "human" else self.get_frame(highlight, tile_size)
 
-    methods: dict[str, Any] = {"__init__": __init__, "seed": seed, "reset": reset, "step": step, "render": render}
-    return metaclass(name, (base,), {**methods, "__module__": module, "__doc__": base.__doc__})
+    def np_random(self: Any) -> OldStyleGenerator:
+        return OldStyleGenerator(base.np_random.fget(self).bit_generator)
+
+    members: dict[str, Any] = {"__init__": __init__, "seed": seed, "reset": reset, "step": step, "render": render}
+    members["np_random"] = property(np_random, base.np_random.fset)
+    return metaclass(name, (base,), {**members, "__module__": module, "__doc__": base.__doc__})

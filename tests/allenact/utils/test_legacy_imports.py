@@ -171,7 +171,7 @@ def test_environments_of_ones_own_are_derived_as_they_were():
             def _gen_grid(self, width, height):
                 self.grid = Grid(width, height)
                 self.grid.wall_rect(0, 0, width, height)
-                self.put_obj(Goal(), 1 + self._rand_int(0, 4), 3)
+                self.put_obj(Goal(), 1 + self.np_random.randint(0, 4), 3)
                 self.agent_pos, self.agent_dir = (1, 1), 0
                 self.mission = "reach the goal"
 
