@@ -1,12 +1,15 @@
 """The KL divergence of an update: its estimate, the learning rate that follows it, and the end of the passes."""
 
+import numpy as np
 import pytest
 import torch
 
-from allenact.algorithms.onpolicy_sync.kl_control import adapted_rate, kl_estimate
+from allenact.algorithms.onpolicy_sync.distributed import WorkerGroup
+from allenact.algorithms.onpolicy_sync.kl_control import KLControl, adapted_rate, kl_estimate
 from allenact.base_abstractions.misc import GenericAbstractLoss, LossOutput
 from allenact.errors import ExperimentConfigError
 from allenact.pipeline.schedules import LinearDecay
+from allenact.pipeline.settings import TrainingSettings
 from allenact.testing.experiments import ToyExperiment
 
 
@@ -80,6 +83,12 @@ def test_a_target_may_be_a_schedule(train):
     assert scalar(run, "lr") == pytest.approx([1e-3, 1.5e-3, 2.25e-3, 3.375e-3, 2.25e-3])
     (rate,) = {group["lr"] for group in run.trainer.optimizer.param_groups}
     assert rate == pytest.approx(1.5e-3)
+
+
+def test_a_schedule_may_return_numbers_of_numpy():
+    settings = TrainingSettings(kl_target=lambda steps: np.float32(0.25))
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    assert KLControl(settings, optimizer, WorkerGroup(), steps=0).target == 0.25
 
 
 def test_a_schedule_must_stay_above_0(train):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from allenact.errors import ExperimentConfigError
+from allenact.pipeline.settings import is_number
 
 if TYPE_CHECKING:
     from allenact.algorithms.onpolicy_sync.distributed import WorkerGroup
@@ -98,13 +99,13 @@ def _target(target: float | Callable[[int], float] | None, steps: int) -> float 
     if not callable(target):
         return target
     now = target(steps)
-    if not isinstance(now, (int, float)) or not now > 0:
+    if not is_number(now) or not now > 0:
         raise ExperimentConfigError(
             "a schedule of kl_target must return numbers above 0.",
             f"{target!r} returned {now!r} at {steps:,} environment steps of the stage",
             "let it end at a small number; kl_target=None leaves the learning rate alone.",
         )
-    return now
+    return float(now)
 
 
 def adapted_rate(rate: float, divergence: float, target: float) -> float:
