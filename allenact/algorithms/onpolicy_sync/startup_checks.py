@@ -32,12 +32,23 @@ def machine_params_of(config: ExperimentConfig, mode: str, machine_id: int | Non
         mode: "train", "valid" or "test".
         machine_id: index of this machine. Experiments that take it as a keyword choose by it, also where it is 0, which
             workers run here; it is given for training only, the one mode that can have several machines.
+
+    Raises:
+        ExperimentConfigError: this is not the first machine, and the experiment does not take `machine_id`.
     """
-    parameters = inspect.signature(config.machine_params).parameters.values()
+    signature = inspect.signature(config.machine_params)
     takes_it = any(
-        parameter.name == "machine_id" or parameter.kind is parameter.VAR_KEYWORD for parameter in parameters
+        parameter.name == "machine_id" or parameter.kind is parameter.VAR_KEYWORD
+        for parameter in signature.parameters.values()
     )
-    extra = {"machine_id": machine_id} if machine_id is not None and mode == "train" and takes_it else {}
+    is_given = machine_id is not None and mode == "train"
+    if is_given and machine_id != 0 and not takes_it:
+        raise ExperimentConfigError(
+            "the experiment is for one machine only: its machine_params() does not take machine_id.",
+            f"--machine_id {machine_id}, {type(config).__name__}.machine_params{signature}",
+            "take machine_id, and choose the workers of that machine with MachineParams.set_local_worker_ids(...).",
+        )
+    extra = {"machine_id": machine_id} if is_given and takes_it else {}
     return MachineParams.instance_from(config.machine_params(mode, **extra))
 
 

@@ -128,6 +128,8 @@ def test_experiments_for_one_machine_need_not_know_of_others():
             return {"nprocesses": 3}
 
     assert list(machine_params_of(ForOne(), "train", 0).nprocesses) == [3]
+    with pytest.raises(ExperimentConfigError, match=r"for one machine only.*\n.*--machine_id 1, ForOne"):
+        machine_params_of(ForOne(), "train", 1)
 
 
 VECTOR = gym.spaces.Box(-1, 1, (4,))
