@@ -300,9 +300,10 @@ class RolloutCollector:
             yield
         except KeyError as error:
             name = error.args[0] if error.args else None
-            if name in observations or name not in self.actor_critic.observation_space.spaces:
+            expected = getattr(getattr(self.actor_critic, "observation_space", None), "spaces", {})
+            if name in observations or name not in expected:
                 raise
-            raise missing_observation(name, observations) from error
+            raise missing_observation(str(name), observations) from error
         except ValueError as error:
             raise explain_non_finite(observations, self.actor_critic, str(error)) from error
         except RuntimeError as error:

@@ -83,3 +83,16 @@ def test_a_rollout_storage_without_truncation_values_is_named():
 
     with collector() as collects, pytest.raises(ExperimentConfigError, match="Own cannot bootstrap truncated"):
         collects.collect(Own(), [Own()], 7, bootstrap_truncated=True)
+
+
+@pytest.mark.parametrize("space", [None, PushRightTask.lower_action_space])
+def test_a_mistake_of_the_model_stays_what_it_is(space, monkeypatch):
+    def forward(**inputs):
+        raise KeyError("its own")
+
+    with collector() as collects:
+        collects.initialize([storage := RolloutBlockStorage()])
+        collects.actor_critic.observation_space = space
+        monkeypatch.setattr(collects.actor_critic, "forward", forward)
+        with pytest.raises(KeyError, match="its own"):
+            collects.act(storage)
