@@ -47,7 +47,7 @@ from allenact.base_abstractions.task_batch import FinishedEpisode, ObservationDi
 from allenact.utils.rendering import known_gl_variables
 from allenact.utils.seeding import set_seed
 from allenact.utils.system import get_logger, init_logging
-from allenact.utils.worker_startup import prepare_worker, unblock_sigterm, when_parent_dies
+from allenact.utils.worker_startup import unblock_sigterm, when_parent_dies
 
 CLOSE: Request = ("close", ())
 """The last request of every worker; it is not answered."""
@@ -137,9 +137,8 @@ def _leave() -> None:
 
 
 def _received(spec: WorkerSpec | bytes) -> WorkerSpec:
-    """Returns the specification, for which a new process has to be prepared first."""
+    """Returns the specification; pickled, it has come to a process that is no fork of the trainer."""
     if isinstance(spec, bytes):
-        prepare_worker([])  # the search path has come with the process already
         init_logging("warning")  # what each worker would say of itself, the trainer has said once for all
         spec = pickle.loads(spec)
     assert isinstance(spec, WorkerSpec)
