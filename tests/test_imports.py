@@ -68,7 +68,10 @@ def validation(config):
             except StopIteration:
                 raise EOFError from None
 
-        evaluation_worker(SimpleNamespace(send=said.append, recv=recv), config=config, mode="valid")
+        def send_bytes(message):
+            said.append(pickle.loads(message))
+
+        evaluation_worker(SimpleNamespace(send_bytes=send_bytes, recv=recv), config=config, mode="valid")
     assert len(said[1].metrics) == 1
 
 warnings.filterwarnings("ignore", "builtin type")  # Box2D

@@ -21,6 +21,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
@@ -352,6 +353,9 @@ def evaluation_worker(pipe: Connection, **kwargs: Any) -> None:
     import torch
 
     from allenact.algorithms.onpolicy_sync.engine import OnPolicyInference
+    from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import protocol
+
+    send = partial(protocol.send, pipe)  # `pipe.send` would take a file descriptor for every tensor among the metrics
 
     def stop(signal_number: int, frame: Any) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would interrupt the way out
@@ -361,13 +365,13 @@ def evaluation_worker(pipe: Connection, **kwargs: Any) -> None:
     if kwargs["mode"] == "valid":
         torch.set_num_threads(1)  # training, beside it, needs the cores more
     else:  # somebody is waiting
-        kwargs |= {"on_status": pipe.send, "status_interval_s": _STATUS_INTERVAL_S}
+        kwargs |= {"on_status": send, "status_interval_s": _STATUS_INTERVAL_S}
     with experiment_errors():
         engine = OnPolicyInference(**kwargs)
     with engine:
         with experiment_errors():
             engine.check_tasks()
-        pipe.send(Ready())
+        send(Ready())
         while True:
             try:
                 request: Evaluate = pipe.recv()
@@ -379,4 +383,4 @@ def evaluation_worker(pipe: Connection, **kwargs: Any) -> None:
                 if kwargs["mode"] != "valid":
                     raise
                 answer = NotEvaluated(str(error))  # training goes on: it has the weights
-            pipe.send(answer)
+            send(answer)

@@ -1,12 +1,14 @@
 """Messages of a training worker to a runner that is busy."""
 
 import multiprocessing
+import sys
 import time
 
 import pytest
 import torch
 
-from allenact.runs.worker_processes import Outbox
+from allenact.algorithms.onpolicy_sync import engine
+from allenact.runs.worker_processes import Evaluate, Outbox, Ready, evaluation_worker
 
 
 def test_nobody_waits_for_a_runner_that_does_not_read():
@@ -48,9 +50,37 @@ def send_a_tensor(pipe):
         outbox.send({"distance": torch.arange(3.0)})
 
 
-def test_tensors_arrive_after_their_process_has_ended():
+class OneEvaluation:
+    """Answers one request with a tensor and ends the process with the next."""
+
+    def __init__(self, **kwargs):
+        self.answers = [{"distance": torch.arange(3.0)}]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *args):
+        pass
+
+    def check_tasks(self):
+        pass
+
+    def run_eval(self, checkpoint):
+        return self.answers.pop() if self.answers else sys.exit()
+
+
+def evaluate_once(pipe):
+    engine.OnPolicyInference = OneEvaluation  # of this process
+    evaluation_worker(pipe, mode="valid")
+
+
+@pytest.mark.parametrize(("work", "before"), [(send_a_tensor, []), (evaluate_once, [Ready()])])
+def test_tensors_arrive_after_their_process_has_ended(work, before):
     ours, theirs = multiprocessing.Pipe()
-    process = multiprocessing.get_context("fork").Process(target=send_a_tensor, args=(theirs,))
+    process = multiprocessing.get_context("fork").Process(target=work, args=(theirs,))
     process.start()
+    for _ in range(2):
+        ours.send(Evaluate("a.pt"))
     process.join(timeout=60)
+    assert [ours.recv() for _ in before] == before
     assert ours.recv()["distance"].tolist() == [0, 1, 2]

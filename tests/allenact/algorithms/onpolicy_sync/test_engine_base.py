@@ -2,6 +2,7 @@
 
 import importlib
 import multiprocessing
+import pickle
 import signal
 from types import SimpleNamespace
 
@@ -65,10 +66,11 @@ def test_the_model_has_one_thread_in_validation():
         raise EOFError
 
     try:
-        evaluation_worker(SimpleNamespace(send=said.append, recv=runner_is_gone), config=ToyExperiment(), mode="valid")
+        pipe = SimpleNamespace(send_bytes=said.append, recv=runner_is_gone)
+        evaluation_worker(pipe, config=ToyExperiment(), mode="valid")
     finally:
         signal.signal(signal.SIGTERM, before)
-    assert said == [Ready()]
+    assert [pickle.loads(message) for message in said] == [Ready()]
     assert torch.get_num_threads() == 1
 
 
