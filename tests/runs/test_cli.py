@@ -210,6 +210,34 @@ def test_stopping_saves_and_leaves_nothing_behind(number, folder, endless, recor
 
 
 @pytest.mark.slow
+@pytest.mark.faults("SIGTERM to the whole group, samplers hang", "stops, status 130, saves first", "nothing")
+def test_what_hangs_ends_while_there_is_time_to_save(folder, endless, record_property):
+    (folder / "my_toy.py").write_text(
+        TOY
+        + """
+    def make_sampler_fn(self, **kwargs):
+        import os, time
+        sampler = super().make_sampler_fn(**kwargs)
+        draw = sampler.next_task
+        def next_task(**kwargs):
+            if os.path.exists("hang"):
+                time.sleep(600)
+            return draw(**kwargs)
+        sampler.next_task = next_task
+        return sampler
+"""
+    )
+    process = endless("TRAIN:", num_eval_samplers=0)
+    (folder / "hang").touch()
+    time.sleep(1.0)  # an episode is over sooner
+    begin = time.monotonic()
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait(timeout=30) == 130, (folder / "log").read_text()
+    record_property("seconds", time.monotonic() - begin)
+    assert list((folder / "OUT" / "checkpoints").rglob("*.pt")), (folder / "log").read_text()
+
+
+@pytest.mark.slow
 @pytest.mark.faults("stopped, then the command that it suggests", "goes on in the same folders", "nothing")
 def test_the_suggested_command_goes_on(folder, endless):
     endless("TRAIN:").send_signal(signal.SIGINT)

@@ -62,9 +62,10 @@ DUMP_TRACEBACK_SIGNAL = signal.SIGUSR1
 GRACE_S = 1.0
 """How long a worker may take to close its samplers when the trainer has died."""
 
-TERM_GRACE_S = 10
+TERM_GRACE_S = 5
 """Seconds that a worker lives on after SIGTERM. Job schedulers send that to all processes, and the trainer still asks
-for the state of the samplers, saves it, and then closes its workers."""
+for the state of the samplers, saves it, and then closes its workers. One that hangs ends while the trainer still has
+time to save, see `STOP_GRACE_S` of the runner."""
 
 trainer_ends: weakref.WeakSet[Connection] = weakref.WeakSet()
 """The trainer's ends of all pipes. A forked worker inherits copies, which would keep its siblings' pipes open."""
