@@ -14,6 +14,7 @@ from allenact.utils.torch_threads import fastest, most_threads, threads_for, tim
 
 if TYPE_CHECKING:
     from allenact.algorithms.onpolicy_sync.policy import ActorCriticModel
+    from allenact.pipeline.settings import TrainingSettings
     from allenact.pipeline.stage import StageComponent
 
 
@@ -22,7 +23,9 @@ class UpdateThreads:
 
     The sizes of mini-batch and model say which number is usual. On a CPU, the gradient of what a copy of the model says
     of one mini-batch is then timed with this number and with others that give the same bits. So how busy the machine
-    was does not decide what is learned, as far as one mini-batch can tell: others may have other sizes.
+    was does not decide what is learned. Matrix products of another size may differ in their last bits with the number
+    of threads; where others will come, in mini-batches of uneven sizes or in the pieces of episodes that a model with
+    memory is run on, nothing is timed.
 
     Args:
         model: what is updated.
@@ -50,6 +53,8 @@ class UpdateThreads:
         key = (component.storage_uuid, *sizes)
         if key not in self._chosen:
             rows = (settings.num_steps or 0) * self.num_samplers / max(settings.num_mini_batch or 1, 1)
+            if _has_other_sizes(settings, self.num_samplers, self.model):
+                draw = None
             self._chosen[key], why = self._choice(rows, draw)
             if self.report:
                 threads = f"{self._chosen[key]} torch thread{'s'[: self._chosen[key] - 1]}"
@@ -74,6 +79,13 @@ class UpdateThreads:
             return usual, f"not measured: {type(error).__name__}: {error}"
         times = ", ".join(f"{1000 * took:.1f} ms with {count}" for count, took in sorted(seconds.items()))
         return fastest(seconds), f"the gradient of one took {times}"
+
+
+def _has_other_sizes(settings: TrainingSettings, num_samplers: int, model: ActorCriticModel[Any]) -> bool:
+    """Whether the matrix products of one mini-batch may have other sizes than those of the next."""
+    steps = num_samplers * (1 if settings.mini_batches_over == "samplers" else settings.num_steps or 1)
+    is_uneven = steps % max(settings.num_mini_batch or 1, 1) != 0
+    return is_uneven or getattr(model, "recurrent_memory_specification", None) is not None
 
 
 def _gradient(model: ActorCriticModel[Any], draw: Callable[[], dict[str, Any]]) -> list[torch.Tensor]:

@@ -46,7 +46,6 @@ class DrawingExperiment(ToyExperiment):
 
 EXPERIMENTS = {
     "plain": lambda: ToyExperiment(),
-    "memory": lambda: ToyExperiment("remember", recurrent=True),
     "dict": lambda: ToyExperiment(dict_actions=True),
     "steps": lambda: ToyExperiment("push_right", mini_batches_over="steps"),
     "drawing": DrawingExperiment,
@@ -77,6 +76,25 @@ def test_a_measurement_changes_nothing(name, monkeypatch):
     assert 0 < seconds[1] < 10
     assert result.keys() == expected.keys()
     assert all(torch.equal(result[key], expected[key]) for key in expected)
+
+
+@pytest.mark.parametrize(
+    "experiment",
+    [
+        lambda: ToyExperiment("remember", recurrent=True),
+        lambda: ToyExperiment(num_mini_batch=3),
+        lambda: ToyExperiment(num_mini_batch=5, mini_batches_over="steps"),
+    ],
+    ids=["memory", "3 of 4 samplers", "5 of 32 steps"],
+)
+def test_where_sizes_differ_nothing_is_measured(experiment, monkeypatch, caplog):
+    """One mini-batch does not tell whether two threads give the bits of one on all of them."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(module, "most_threads", lambda num_workers: 2)
+    monkeypatch.setattr(module, "time_threads", lambda *args: pytest.fail("measured"))
+    trained(experiment())
+    (line,) = lines(caplog)
+    assert line.endswith("on 1 torch thread; not measured, but by the size of the work")
 
 
 def test_what_is_faster_is_used_and_said(monkeypatch, caplog):
