@@ -23,11 +23,12 @@ class KLControl:
     """Watches the KL divergence between the policy that acted and the policy as it is now, during one update.
 
     With `kl_target` the learning rate is divided by `RATE_FACTOR` where the divergence is above twice the target, and
-    multiplied by it where it is below half. The rate lives in the optimiser, and is saved and restored with it.
+    multiplied by it where it is below half. The rate lives in the optimiser, and is saved and restored with it. Where
+    neither `kl_target` nor `kl_stop` is set, or nothing is learned, nothing is watched and nothing happens.
 
     Args:
-        settings: those of a stage component, with `kl_target` or `kl_stop`.
-        optimizer: whose learning rate is changed.
+        settings: those of a stage component.
+        optimizer: whose learning rate is changed; None where nothing is learned.
         workers: all training workers; each sees the divergence on the rows of all.
         steps: environment steps taken in the stage, from which a schedule of the target follows.
 
@@ -36,31 +37,22 @@ class KLControl:
 
     Attributes:
         target: of this update, in nats; None: the rate is left alone.
-        latest: divergence on the latest mini-batch, in nats.
+        limit: of one mini-batch, in nats; None: no update is ended.
         stopped: whether `kl_stop` has been passed, and the update is to end.
     """
 
     def __init__(
-        self, settings: TrainingSettings, optimizer: torch.optim.Optimizer, workers: WorkerGroup, steps: int
+        self, settings: TrainingSettings, optimizer: torch.optim.Optimizer | None, workers: WorkerGroup, steps: int
     ) -> None:
-        self.target = _target(settings.kl_target, steps)
+        self.target = None if optimizer is None else _target(settings.kl_target, steps)
+        self.limit = None if optimizer is None else settings.kl_stop
         self.settings = settings
         self.optimizer = optimizer
         self.workers = workers
-        self.latest = 0.0
         self.stopped = False
         self._seen: list[float] = []  # since the rate was last judged
 
-    @classmethod
-    def wanted_by(
-        cls, settings: TrainingSettings, optimizer: torch.optim.Optimizer | None, workers: WorkerGroup, steps: int
-    ) -> KLControl | None:
-        """Returns the control of one update, None where the settings ask for none (or nothing is learned)."""
-        if optimizer is None or (settings.kl_target is None and settings.kl_stop is None):
-            return None
-        return cls(settings, optimizer, workers, steps)
-
-    def look(self, batch: dict[str, Any], output: ActorCriticOutput[Any] | None, rows: int) -> None:
+    def look(self, batch: dict[str, Any], output: ActorCriticOutput[Any] | None, rows: int) -> dict[str, Any]:
         """Measures the divergence on one mini-batch, before the step that is made with it.
 
         Args:
@@ -68,9 +60,14 @@ class KLControl:
             output: what the model, as it is now, says about it.
             rows: of this worker.
 
+        Returns:
+            What to report: `kl`, the divergence in nats, or nothing if it is not watched.
+
         Raises:
             ExperimentConfigError: none of the losses has an action of the model's policy to look at.
         """
+        if self.target is None and self.limit is None:
+            return {}
         if output is None:
             raise ExperimentConfigError(
                 "the KL divergence is to be watched where no loss works on the actions of the policy.",
@@ -79,14 +76,14 @@ class KLControl:
             )
         share = kl_estimate(output.distributions.log_prob(batch["actions"]), batch["old_action_log_probs"]) * rows
         total, all_rows = self.workers.sum(torch.stack((share.double(), share.new_tensor(rows).double()))).tolist()
-        self.latest = total / max(all_rows, 1)
-        self._seen.append(self.latest)
-        limit = self.settings.kl_stop
-        self.stopped = limit is not None and self.latest > limit
+        divergence = total / max(all_rows, 1)
+        self._seen.append(divergence)
+        self.stopped = self.limit is not None and divergence > self.limit
+        return {"kl": divergence}
 
     def judge(self, now: str) -> None:
         """Changes the learning rate if it is judged after every `now` ("mini_batch", "pass", "update")."""
-        if self.target is None or now != self.settings.kl_judged or not self._seen:
+        if self.optimizer is None or self.target is None or now != self.settings.kl_judged or not self._seen:
             return
         divergence = sum(self._seen) / len(self._seen)
         self._seen.clear()

@@ -126,18 +126,16 @@ class PolicyUpdater:
         repeats = _repeats_of_losses(component, evaluating=self.optimizer is None)
         epochs = max(repeats.values(), default=0)
         summary = ComponentUpdate(component.uuid, component.storage_uuid)
-        kl = KLControl.wanted_by(settings, self.optimizer, self.workers, stage.steps_taken_in_stage)
+        kl = KLControl(settings, self.optimizer, self.workers, stage.steps_taken_in_stage)
         for epoch in range(epochs):
             names = [name for name, count in repeats.items() if count > epoch]
             for batch in self._batches(stage, component, storage):
                 if self.stop_requested():
                     raise StopRequested
                 scalars, rows, output = self._mini_batch(stage, component, names, batch, epoch, epochs)
-                if kl is not None:
-                    kl.look(batch, output, rows)
-                    summary.info.append(({"kl": kl.latest}, rows))
-                    if kl.stopped:
-                        break
+                summary.info.append((kl.look(batch, output, rows), rows))
+                if kl.stopped:
+                    break
                 if self.optimizer is not None:
                     step_info = self._backward_and_step(scalars["total_loss"], rows, settings.max_grad_norm)
                     if step_info is None:
@@ -145,17 +143,14 @@ class PolicyUpdater:
                     summary.info.append((step_info, rows))
                 summary.losses.append((scalars, rows))
                 summary.info.append(({"worker_batch_size": rows}, 1))
-                if kl is not None:
-                    kl.judge("mini_batch")
+                kl.judge("mini_batch")
                 stream_memory = stage.stage_component_uuid_to_stream_memory.get(component.uuid)
                 if stream_memory is not None:
                     _detach(stream_memory)
-            if kl is not None:
-                kl.judge("pass")
-                if kl.stopped:
-                    break
-        if kl is not None:
-            kl.judge("update")
+            kl.judge("pass")
+            if kl.stopped:
+                break
+        kl.judge("update")
         if summary.losses:
             info: dict[str, Scalar] = {"rollout_epochs": epoch + 1}
             if settings.num_mini_batch is not None:
