@@ -98,7 +98,7 @@ class OneFragile(Fragile):
     def create_model(self, **kwargs):
         if self.task_class is not PushRightTask:
             return super().create_model(**kwargs)
-        spaces = SensorSuite(self.sensors).observation_spaces  # with this model the processes play by themselves
+        spaces = SensorSuite(self.sensors).observation_spaces  # with this model processes collect by themselves
         return MemorylessActorCritic("toy", self.action_space, spaces)
 
     def make_sampler_fn(self, *, fragile=False, **kwargs):

@@ -77,7 +77,7 @@ class OnPolicyInference(OnPolicyRLEngine):
         return args
 
     def run_eval(self, checkpoint_file_path: str) -> LogPackage:
-        """Plays every task with the weights of a checkpoint and returns what to log.
+        """Evaluates the weights of a checkpoint on every task and returns what to log.
 
         Raises:
             CheckpointError: the file cannot be read or is of another model.
