@@ -1,6 +1,6 @@
 r"""Draws learning results against environment steps and against time, with what others have published.
 
-    python -m benchmarks.learning_figures ant-modern ant-modern-10m --mode train --published ant \
+    python -m benchmarks.learning_figures ant-modern --mode train --published ant \
         --title 'Ant-v2, modern recipe' --figure docs/figures/learning-ant.png
 
 Lines are means over seeds with 95 % intervals (Student's t), thin lines the seeds. The published results are those of
