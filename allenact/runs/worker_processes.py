@@ -35,6 +35,7 @@ from allenact.utils.experiment_loading import experiment_errors, user_line
 from allenact.utils.system import get_logger
 from allenact.utils.worker_startup import (
     GUARD_HINT,
+    WORKER_NAME,
     prepare_worker,
     unblock_sigterm,
     was_forked_by_server,
@@ -123,7 +124,9 @@ class WorkerProcess:
         self.connection, child_end = context.Pipe(duplex=True)
         # The context types of the standard library do not promise Process, which all of them have.
         self.process = context.Process(  # type: ignore[attr-defined]
-            target=_run_worker, args=(child_end, payload, list(sys.path), log_level), name=name
+            target=_run_worker,
+            args=(child_end, payload, list(sys.path), log_level),
+            name=f"{WORKER_NAME}{name.replace(' ', '-')}",
         )
         self.process.start()
         child_end.close()

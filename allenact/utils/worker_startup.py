@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from multiprocessing import connection
+from multiprocessing import connection, util
 from multiprocessing.context import BaseContext
 from pathlib import Path
 
@@ -21,6 +21,9 @@ GUARD_HINT = (
     " imports it."
 )
 """What to do when a process ends with status 1 before it could say anything."""
+
+WORKER_NAME = "allenact-"
+"""How the names of the processes begin that this package starts."""
 
 _ROOT = Path(__file__).resolve().parents[2]
 _POLL_S = 0.5
@@ -73,6 +76,18 @@ def stop_signals_blocked() -> Iterator[None]:
 def unblock_sigterm() -> None:
     """Lets this process receive SIGTERM, which it may have inherited blocked; see `stop_signals_blocked`."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
+def _unblock_in_processes_of_others(_: object) -> None:
+    """Lets a process that is forked from our server, but is none of our workers, receive what is to stop it.
+
+    An experiment may start processes of its own, which come from the same server, and know nothing of blocked signals.
+    """
+    if was_forked_by_server() and not multiprocessing.current_process().name.startswith(WORKER_NAME):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+
+
+util.register_after_fork(sys.modules[__name__], _unblock_in_processes_of_others)
 
 
 def prepare_worker(module_paths: list[str]) -> None:

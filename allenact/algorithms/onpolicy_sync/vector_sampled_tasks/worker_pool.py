@@ -24,7 +24,7 @@ from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.worker import (
     trainer_ends,
 )
 from allenact.errors import TaskWorkerError
-from allenact.utils.worker_startup import GUARD_HINT, stop_signals_blocked, worker_context
+from allenact.utils.worker_startup import GUARD_HINT, WORKER_NAME, stop_signals_blocked, worker_context
 
 FIRST_REPLY_FACTOR = 5
 """The first reply may take this many times the read timeout: programs are loaded and environments built."""
@@ -89,7 +89,7 @@ class WorkerPool:
             process = context.Process(  # type: ignore[attr-defined]  # every context has it, their base class not
                 target=run_worker,
                 args=(theirs, spec if is_fork else _packed(spec)),
-                name=f"sampler-worker-{worker}",
+                name=f"{WORKER_NAME}sampler-worker-{worker}",
                 daemon=True,
             )
             with stop_signals_blocked(), _one_blas_thread():  # their server is started, too, if there is none yet
