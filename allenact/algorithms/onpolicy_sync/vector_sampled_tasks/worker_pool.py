@@ -222,7 +222,7 @@ class WorkerPool:
 
     def _fail_dead(self, worker: int) -> Never:
         """Raises for a worker whose pipe has closed."""
-        method = self._pending.get(worker, "nothing")
+        method = self._pending.get(worker)
         self._processes[worker].join(1.0)
         code = self._processes[worker].exitcode
         self._lose([worker])
@@ -233,7 +233,8 @@ class WorkerPool:
             do += " --enable_crash_recovery replaces processes that die."
         do += " --sampler_backend serial shows other causes in this process."
         raise TaskWorkerError(
-            f'{self._names([worker])} died while answering "{method}".',
+            f"{self._names([worker])} died "
+            + (f'while answering "{method}".' if method else "while it had nothing to do."),
             f"exit code {code}" + (", killed by a signal" if code is not None and code < 0 else ""),
             do,
         ) from None
