@@ -4,29 +4,7 @@ import pytest
 
 from allenact.algorithms.onpolicy_sync.tracking import EvaluationStatus, LogPackage
 from allenact.runs.evaluation_progress import EvaluationLines, EvaluationProgress
-from allenact.testing.terminal import Terminal
 from allenact.utils.terminal import LiveBlock
-
-
-class Clock:
-    """Says what time it is told."""
-
-    now = 1000.0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
-@pytest.fixture
-def terminal(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.setenv("TERM", "xterm-256color")
-    return Terminal()
 
 
 @pytest.fixture

@@ -8,30 +8,8 @@ from allenact.algorithms.onpolicy_sync.tracking import LogPackage
 from allenact.runs.live_progress import number, sparkline
 from allenact.runs.log_sink import LogSink
 from allenact.runs.progress import TrainingProgress
-from allenact.testing.terminal import Terminal
 from allenact.utils.terminal import LiveBlock
 from allenact.utils.timing import duration
-
-
-class Clock:
-    """Says what time it is told."""
-
-    now = 1000.0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
-@pytest.fixture
-def terminal(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.setenv("TERM", "xterm-256color")
-    return Terminal()
 
 
 @pytest.fixture
