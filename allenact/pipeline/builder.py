@@ -6,6 +6,9 @@ import copy
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from allenact.errors import ExperimentConfigError
+from allenact.utils.experiment_loading import user_line
+
 T = TypeVar("T")
 
 
@@ -56,3 +59,26 @@ def recursive_update(original: MutableMapping[str, Any], update: Mapping[str, An
         else:
             original[key] = value
     return original
+
+
+def built(name: str, builder: Any, **kwargs: Any) -> Any:
+    """Calls a builder of the training pipeline.
+
+    Args:
+        name: of what is built.
+        builder: the pipeline's `<name>_builder`.
+        kwargs: for the call.
+
+    Raises:
+        ExperimentConfigError: torch refuses the arguments.
+    """
+    try:
+        return builder(**kwargs)
+    except (TypeError, ValueError) as error:
+        if user_line(error):  # it is the experiment's own code that has a mistake in it
+            raise
+        raise ExperimentConfigError(
+            f"the {name} cannot be made: {error}",
+            f"{name}_builder={builder!r} (TrainingPipeline)",
+            "correct its arguments, or the keyword arguments of the experiment that they come from.",
+        ) from error

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from allenact.algorithms.onpolicy_sync.startup_checks import machine_params_of
+from allenact.algorithms.onpolicy_sync.machine_params import machine_params_of
 from allenact.runs.log_sink import LogSink
 from allenact.runs.run_description import Description, describe_run
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from allenact.algorithms.onpolicy_sync.startup_checks import machine_params_of
+from allenact.algorithms.onpolicy_sync.machine_params import machine_params_of
 from allenact.pipeline.builder import Builder
 from allenact.pipeline.settings import SETTING_NAMES
 from allenact.utils.experiment_loading import CONFIG_KWARGS_STR

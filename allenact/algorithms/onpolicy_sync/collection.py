@@ -21,7 +21,7 @@ from allenact.algorithms.onpolicy_sync.deferred_collection import (
 )
 from allenact.algorithms.onpolicy_sync.non_finite import explain_non_finite, require_finite_rewards
 from allenact.algorithms.onpolicy_sync.policy import ReparameterizedPolicy
-from allenact.algorithms.onpolicy_sync.startup_checks import explain_misfit, missing_observation
+from allenact.algorithms.onpolicy_sync.space_checks import explain_misfit, missing_observation
 from allenact.algorithms.onpolicy_sync.storage import RolloutBlockStorage
 from allenact.errors import ExperimentConfigError
 from allenact.utils import spaces_utils

@@ -23,11 +23,12 @@ from allenact.algorithms.onpolicy_sync.non_finite import require_finite_observat
 from allenact.algorithms.onpolicy_sync.policy import keeps_statistics
 from allenact.algorithms.onpolicy_sync.resume import Snapshot, reseed, restore_state, save_snapshot
 from allenact.algorithms.onpolicy_sync.rollout_engine import RolloutEngine
-from allenact.algorithms.onpolicy_sync.startup_checks import built, describe_training
+from allenact.algorithms.onpolicy_sync.startup_messages import describe_training
 from allenact.algorithms.onpolicy_sync.storage import RolloutBlockStorage, RolloutStorage
 from allenact.algorithms.onpolicy_sync.tracking import LogPackage, metric_means
 from allenact.algorithms.onpolicy_sync.update import PolicyUpdater, set_learning_rate, use_fused_kernels
 from allenact.errors import TaskWorkerError
+from allenact.pipeline.builder import built
 from allenact.utils.system import get_logger
 from allenact.utils.timing import Timer
 

@@ -12,7 +12,8 @@ import torch
 
 from allenact.algorithms.onpolicy_sync.deferred_collection import can_act_in_processes
 from allenact.algorithms.onpolicy_sync.distributed import WorkerGroup
-from allenact.algorithms.onpolicy_sync.startup_checks import check_spaces, machine_params_of
+from allenact.algorithms.onpolicy_sync.machine_params import machine_params_of
+from allenact.algorithms.onpolicy_sync.space_checks import check_spaces
 from allenact.algorithms.onpolicy_sync.tracking import Tracker
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import VectorTasks, make_vector_tasks
 from allenact.utils.cores import usable_cores

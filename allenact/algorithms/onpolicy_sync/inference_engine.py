@@ -11,7 +11,7 @@ import torch
 from allenact.algorithms.onpolicy_sync.checkpointing import load_checkpoint, load_model_weights
 from allenact.algorithms.onpolicy_sync.engine_base import TEST_MODE_STR, VALID_MODE_STR, OnPolicyRLEngine
 from allenact.algorithms.onpolicy_sync.evaluation import EvaluationResult, evaluate, require_finite
-from allenact.algorithms.onpolicy_sync.startup_checks import describe_evaluation
+from allenact.algorithms.onpolicy_sync.startup_messages import describe_evaluation
 from allenact.algorithms.onpolicy_sync.storage import StreamingStorageMixin
 from allenact.algorithms.onpolicy_sync.tracking import EvaluationStatus, LogPackage, log_status
 from allenact.algorithms.onpolicy_sync.update import PolicyUpdater

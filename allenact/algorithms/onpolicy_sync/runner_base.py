@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 
 from allenact.algorithms.onpolicy_sync.checkpointing import find_checkpoints, step_from_checkpoint
-from allenact.algorithms.onpolicy_sync.startup_checks import machine_params_of, require_samplers
+from allenact.algorithms.onpolicy_sync.machine_params import machine_params_of, require_samplers
 from allenact.errors import ExperimentConfigError
 from allenact.runs.run_directory import (
     RunDirectory,

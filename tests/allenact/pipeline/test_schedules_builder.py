@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from allenact.errors import ExperimentConfigError
-from allenact.pipeline.builder import Builder, recursive_update
+from allenact.pipeline.builder import Builder, built, recursive_update
 from allenact.pipeline.schedules import GeometricDecay, LinearDecay, MultiLinearDecay
 
 
@@ -92,3 +92,17 @@ def test_recursive_update_changes_the_first_mapping_only():
     assert recursive_update(original, update) is original
     assert original == {"inner": {"x": 1, "y": 2}, "n": {"now": "nested"}}
     assert inner == {"x": 1}
+
+
+def test_an_optimizer_that_torch_refuses():
+    with pytest.raises(ExperimentConfigError, match="the optimizer cannot be made: Invalid learning rate: -1"):
+        built("optimizer", Builder(torch.optim.Adam, {"lr": -1}), params=[torch.nn.Parameter(torch.zeros(1))])
+
+
+def test_a_mistake_in_an_optimizer_of_the_experiment_s_own_stays_what_it_is():
+    def make(params):
+        raise ValueError("of its own")
+
+    with pytest.raises(ValueError, match="of its own") as caught:
+        built("optimizer", make, params=[])
+    assert not isinstance(caught.value, ExperimentConfigError)
