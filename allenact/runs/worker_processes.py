@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from allenact.algorithms.onpolicy_sync.engine import OnPolicyTrainer
 
 STOP_GRACE_S = 7.0  # how long workers may take to save and leave
+IMPATIENT_GRACE_S = 2.0  # the same once somebody has asked twice; a checkpoint that is being written is there by then
 _SAME_REQUEST_S = 2.0  # how late the runner may pass on a signal that the whole group has got
 _ORPHAN_GRACE_S = 4.0  # the same if the runner is dead: sampler processes, which end with their worker, need time, too
 DUMP_TRACEBACK_SIGNAL = signal.SIGUSR1

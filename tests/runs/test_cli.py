@@ -161,6 +161,14 @@ def lives(process):
         return False
 
 
+def left_after_5_s(processes):
+    """Waits for the end of processes, and returns those that live on."""
+    deadline = time.monotonic() + 5
+    while (alive := [process for process in processes if lives(process)]) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return alive
+
+
 @pytest.fixture
 def endless(folder):
     """Starts a run without end and returns its process and log, once the log holds a word; kills what is left."""
@@ -202,16 +210,13 @@ def test_stopping_saves_and_leaves_nothing_behind(number, folder, endless, recor
     os.killpg(process.pid, number)  # as terminals and job schedulers do
     assert process.wait(timeout=30) == 130, (folder / "log").read_text()
     assert list((folder / "OUT" / "checkpoints").rglob("*.pt")), "a last checkpoint"
-    deadline = time.monotonic() + 5
-    while (alive := [child for child in descendants if lives(child)]) and time.monotonic() < deadline:
-        time.sleep(0.1)
+    alive = left_after_5_s(descendants)
     record_property("seconds", time.monotonic() - begin)
     assert alive == []
 
 
-@pytest.mark.slow
-@pytest.mark.faults("SIGTERM to the whole group, samplers hang", "stops, status 130, saves first", "nothing")
-def test_what_hangs_ends_while_there_is_time_to_save(folder, endless, record_property):
+def hanging(folder, endless):
+    """Starts a run whose samplers soon hang, and returns its process when they do."""
     (folder / "my_toy.py").write_text(
         TOY
         + """
@@ -230,11 +235,35 @@ def test_what_hangs_ends_while_there_is_time_to_save(folder, endless, record_pro
     process = endless("TRAIN:", num_eval_samplers=0)
     (folder / "hang").touch()
     time.sleep(1.0)  # an episode is over sooner
+    return process
+
+
+@pytest.mark.slow
+@pytest.mark.faults("SIGTERM to the whole group, samplers hang", "stops, status 130, saves first", "nothing")
+def test_what_hangs_ends_while_there_is_time_to_save(folder, endless, record_property):
+    process = hanging(folder, endless)
     begin = time.monotonic()
     os.killpg(process.pid, signal.SIGTERM)
     assert process.wait(timeout=30) == 130, (folder / "log").read_text()
     record_property("seconds", time.monotonic() - begin)
     assert list((folder / "OUT" / "checkpoints").rglob("*.pt")), (folder / "log").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.faults("Ctrl-C twice, samplers hang", "stops, status 130", "what was done since the last checkpoint")
+@pytest.mark.parametrize("pause", [1.2, 2.5])
+def test_who_asks_twice_does_not_wait(pause, folder, endless, record_property):
+    process = hanging(folder, endless)
+    descendants = children_of(process)
+    os.killpg(process.pid, signal.SIGINT)
+    time.sleep(pause)
+    begin = time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(timeout=30) == 130, (folder / "log").read_text()
+    seconds = time.monotonic() - begin
+    record_property("seconds", seconds)
+    assert seconds < 6, (folder / "log").read_text()
+    assert left_after_5_s(descendants) == []
 
 
 @pytest.mark.slow

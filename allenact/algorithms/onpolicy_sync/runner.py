@@ -21,7 +21,13 @@ from allenact.runs.run_directory import RunDirectory, SaveDirFormat, changes_sin
 from allenact.runs.stop_signals import StopSignals
 from allenact.runs.supervision import Validation
 from allenact.runs.training_run import TrainingRun
-from allenact.runs.worker_processes import WorkerProcess, evaluation_worker, train_worker
+from allenact.runs.worker_processes import (
+    IMPATIENT_GRACE_S,
+    STOP_GRACE_S,
+    WorkerProcess,
+    evaluation_worker,
+    train_worker,
+)
 from allenact.utils.callback_loading import load_callbacks
 from allenact.utils.experiment_loading import CONFIG_KWARGS_STR
 from allenact.utils.system import get_logger
@@ -293,9 +299,9 @@ class OnPolicyRunner(RunnerBase):
             try:
                 yield stop
             finally:
-                failed = isinstance(sys.exception(), Exception)  # not if it is just stopped
-                self._stop_workers()
-                run.close(failed)
+                error = sys.exception()
+                self._stop_workers(IMPATIENT_GRACE_S if isinstance(error, KeyboardInterrupt) else STOP_GRACE_S)
+                run.close(failed=isinstance(error, Exception))  # not if it is just stopped
                 self._lock.release()
 
     def _worker_kwargs(self, run: Run, max_sampler_processes: int | None) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from allenact.runs.run_directory import (
     checkpoint_start_time_str,
 )
 from allenact.runs.training_run import TrainingRun
-from allenact.runs.worker_processes import WorkerProcess, stop_workers
+from allenact.runs.worker_processes import STOP_GRACE_S, WorkerProcess, stop_workers
 from allenact.utils.seeding import set_deterministic_cudnn, set_seed
 from allenact.utils.system import get_logger
 from allenact.utils.worker_startup import worker_context
@@ -193,8 +193,8 @@ class RunnerBase:
         self._workers.append(worker)
         return worker
 
-    def _stop_workers(self) -> None:
-        stop_workers(self._workers)
+    def _stop_workers(self, grace_s: float = STOP_GRACE_S) -> None:
+        stop_workers(self._workers, grace_s)
         self._workers.clear()
 
     def close(self, verbose: bool = True) -> None:
