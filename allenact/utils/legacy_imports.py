@@ -115,14 +115,30 @@ class _AliasLoader(Loader):
             for key, value in vars(source).items():
                 if key == "__all__" or not (key.startswith("_") or isinstance(value, ModuleType)):
                     setattr(module, key, value)
-        if name == "gym.utils.seeding":
-            from allenact.utils.legacy_seeding import np_random
+        for key, value in _old_contents(name).items():
+            setattr(module, key, value)
 
-            setattr(module, "np_random", np_random)  # noqa: B010  # modules have whatever attributes they have
-        if name == "gym_minigrid.minigrid":
-            from allenact.utils.legacy_minigrid import old_style_base
 
-            setattr(module, "MiniGridEnv", old_style_base())  # noqa: B010
+def _old_contents(name: str) -> dict[str, Any]:
+    """Returns what the old module `name` had and its successors lack, or do otherwise."""
+    if name == "gym.logger":
+        return {"set_level": _set_log_level, "DEBUG": 10, "INFO": 20, "DISABLED": 50}
+    if name == "gym.utils.seeding":
+        from allenact.utils.legacy_seeding import np_random
+
+        return {"np_random": np_random}
+    if name == "gym_minigrid.minigrid":
+        from allenact.utils.legacy_minigrid import old_style_base
+
+        return {"MiniGridEnv": old_style_base()}
+    return {}
+
+
+def _set_log_level(level: int) -> None:
+    """Has gymnasium warn of nothing that is less important than `level`: 30 are warnings, 40 errors."""
+    import gymnasium.logger
+
+    gymnasium.logger.min_level = level
 
 
 def _module_sources(name: str) -> tuple[str, ...]:

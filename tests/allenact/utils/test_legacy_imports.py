@@ -44,6 +44,8 @@ def test_gym_holds_the_objects_of_gymnasium():
         assert gym.Env is gymnasium.Env and gym.make is gymnasium.make and register is gymnasium.register
         space = gym.spaces.Dict(higher=Discrete(2), lower=Box(0, 1, (3,), "float32"))
         assert isinstance(space, gymnasium.spaces.Dict)
+        gym.logger.set_level(40)
+        gymnasium.logger.warn("is an error here, unless it is passed over")
         """
     )
 
