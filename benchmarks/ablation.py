@@ -109,8 +109,12 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def keyword_arguments(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Returns the keyword arguments of a variant's experiment."""
-    common = {} if name == "falling-target" else CONSTANT_TARGET
-    return {"total_steps": options.steps, **common, **VARIANTS[name].config_kwargs}
+    return {"total_steps": options.steps, **common_arguments(name), **VARIANTS[name].config_kwargs}
+
+
+def common_arguments(name: str) -> dict[str, Any]:
+    """Returns the keyword arguments that a variant shares with others."""
+    return {} if name == "falling-target" else CONSTANT_TARGET
 
 
 def is_done(name: str, options: argparse.Namespace) -> bool:
@@ -120,7 +124,9 @@ def is_done(name: str, options: argparse.Namespace) -> bool:
         return False
     result = json.loads(path.read_text())
     seeds = [row["seed"] for row in result["rows"]]
-    return seeds == options.seeds and result["settings"]["config_kwargs"] == keyword_arguments(name, options)
+    # Results from before the target could fall do not say that it is constant.
+    used = {**common_arguments(name), **result["settings"]["config_kwargs"]}
+    return seeds == options.seeds and used == keyword_arguments(name, options)
 
 
 def command(name: str, options: argparse.Namespace) -> list[str]:
