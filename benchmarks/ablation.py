@@ -142,5 +142,5 @@ def command(name: str, options: argparse.Namespace) -> list[str]:
 
 
 if __name__ == "__main__":
-    learning.end_on_sigterm()
+    learning.end_on_signals()
     main()

@@ -238,11 +238,12 @@ def by_seed(tasks: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]
     return list(tasks), "finishing"
 
 
-def end_on_sigterm() -> None:
-    """Makes SIGTERM an exception, so that the runs that were started are stopped as well."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+def end_on_signals() -> None:
+    """Makes SIGINT and SIGTERM end the program in order, so that the runs that were started are stopped as well."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
 
 
 if __name__ == "__main__":
-    end_on_sigterm()
+    end_on_signals()
     main()

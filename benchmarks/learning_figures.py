@@ -25,7 +25,7 @@ PUBLISHED = {
         Published(
             "rl_games + EnvPool (1 seed, Ant-v4)", ((1e6, 1722.0), (2e6, 4199.0), (3e6, 5075.0), (8.2e6, 6123.0))
         ),
-        Published("Tianshou (10 seeds)", ((1e6, 3258.0), (3e6, 4079.0))),
+        Published("Tianshou (10 seeds, evaluation)", ((1e6, 3258.0), (3e6, 4079.0))),
         Published("Sample Factory (best of 10 seeds)", ((10e6, 5876.0),), errors=(167.0,)),
     )
 }
