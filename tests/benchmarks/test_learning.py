@@ -199,3 +199,10 @@ def test_seeds_are_trained_resumed_and_evaluated(tmp_path):
     (prolonged,) = json.loads((tmp_path / "learning-tiny.json").read_text())["rows"]
     assert prolonged["train"]["steps"] == [256, 512, 768]
     assert (prolonged["prolonged_from"], len(prolonged["trained"])) == ([512], 2)
+
+
+def test_ablations_that_have_a_result_are_not_trained_again(monkeypatch):
+    monkeypatch.setattr(learning, "main", lambda args: pytest.fail(f"trains again: {args}"))
+    ablation.main([])
+    with pytest.raises(pytest.fail.Exception, match=r"--seeds', '5'"):
+        ablation.main(["--seeds", "5"])
