@@ -29,6 +29,7 @@ __all__ = [
     "SensorPreprocessorGraph",
     "TaskSampler",
     "TrainingPipeline",
+    "UndefinedTasksError",
     "VizSuite",
     "split_processes_onto_devices",
 ]
@@ -38,6 +39,10 @@ Device = torch.device | str | int
 
 class DeviceUnavailableError(ExperimentConfigError, RuntimeError):
     """A device was asked for that this machine does not have. Also a RuntimeError, as in AllenAct."""
+
+
+class UndefinedTasksError(ExperimentConfigError, NotImplementedError):
+    """An experiment does not say what its task samplers are made of. Also a NotImplementedError, as in AllenAct."""
 
 
 def split_processes_onto_devices(nprocesses: int, ndevices: int) -> list[int]:
@@ -305,7 +310,7 @@ class ExperimentConfig(metaclass=FrozenClassVariables):
             seeds: one seed for each sampler.
             deterministic_cudnn: whether cuDNN should be deterministic.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not define train_task_sampler_args")
+        raise _undefined_tasks(self, "train")
 
     def valid_task_sampler_args(
         self,
@@ -316,7 +321,7 @@ class ExperimentConfig(metaclass=FrozenClassVariables):
         deterministic_cudnn: bool = False,
     ) -> dict[str, Any]:
         """Returns the keywords for one validation sampler; see `train_task_sampler_args`."""
-        raise NotImplementedError(f"{type(self).__name__} does not define valid_task_sampler_args")
+        raise _undefined_tasks(self, "valid")
 
     def test_task_sampler_args(
         self,
@@ -327,7 +332,18 @@ class ExperimentConfig(metaclass=FrozenClassVariables):
         deterministic_cudnn: bool = False,
     ) -> dict[str, Any]:
         """Returns the keywords for one test sampler; see `train_task_sampler_args`."""
-        raise NotImplementedError(f"{type(self).__name__} does not define test_task_sampler_args")
+        raise _undefined_tasks(self, "test")
+
+
+def _undefined_tasks(config: ExperimentConfig, mode: str) -> UndefinedTasksError:
+    """Returns the error to raise where an experiment has no tasks for a mode."""
+    do = {
+        "train": "define it: the keywords of make_sampler_fn for one sampler.",
+        "valid": 'define it, or switch validation off: machine_params("valid") with nprocesses=0.',
+        "test": "define it; to test on the validation tasks: return self.valid_task_sampler_args(...).",
+    }
+    name = type(config).__name__
+    return UndefinedTasksError(f"{name} does not define {mode}_task_sampler_args.", f'mode "{mode}"', do[mode])
 
 
 def __getattr__(name: str) -> Any:

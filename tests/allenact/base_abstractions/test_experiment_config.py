@@ -13,6 +13,7 @@ from allenact.base_abstractions.experiment_config import (
     ExperimentConfig,
     FrozenClassVariables,
     MachineParams,
+    UndefinedTasksError,
     split_processes_onto_devices,
 )
 from allenact.errors import ExperimentConfigError
@@ -214,6 +215,8 @@ def test_experiments_are_frozen_and_must_be_complete():
     for mode in ("train", "valid", "test"):
         with pytest.raises(NotImplementedError, match=f"Complete does not define {mode}_task_sampler_args"):
             getattr(config, f"{mode}_task_sampler_args")(process_ind=0, total_processes=1)
+    with pytest.raises(UndefinedTasksError, match=r"return self.valid_task_sampler_args\(...\)"):
+        config.test_task_sampler_args(process_ind=0, total_processes=1)
 
 
 def report(config, queue):
