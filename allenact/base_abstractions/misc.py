@@ -93,16 +93,16 @@ class LossOutput:
         value: 0-dimensional tensor to minimise.
         info: scalars to report, by name.
         per_epoch_info: scalars to report for each pass over the rollout separately.
-        batch_memory: memory shared by all losses of one batch.
-        stream_memory: memory that persists across the batches of one stage component.
+        batch_memory: memory shared by all losses of one batch; None: the one that the loss was given.
+        stream_memory: memory that persists across the batches of one stage component; None: the one that it was given.
         bsize: rows in the batch, the weight of the reported scalars.
     """
 
     value: torch.Tensor
     info: dict[str, float]
     per_epoch_info: dict[str, float]
-    batch_memory: Memory
-    stream_memory: Memory
+    batch_memory: Memory | None
+    stream_memory: Memory | None
     bsize: int
 
 

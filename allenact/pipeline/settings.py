@@ -88,8 +88,8 @@ def positive_or_schedule(value: Any) -> float | Callable[[int], float]:
 
 
 def flag(value: Any) -> bool:
-    """Checks for True or False."""
-    if type(value).__name__ not in ("bool", "bool_"):  # NumPy's is called bool or bool_
+    """Checks for True or False; 1 and 0 are taken for them."""
+    if type(value).__name__ not in ("bool", "bool_") and value not in (0, 1):  # NumPy's is called bool or bool_
         raise ValueError("True or False")
     return bool(value)
 
@@ -141,7 +141,8 @@ class TrainingSettings:
         advance_scene_rollout_period: rollouts after which all samplers are made to start a new task.
         save_interval: environment steps between checkpoints, summed over samplers and workers; None: no
             checkpoints, 0 or less: only at the end of a stage.
-        metric_accumulate_interval: environment steps between training logs, summed over samplers and workers.
+        metric_accumulate_interval: environment steps between training logs, summed over samplers and workers; 0: a
+            log after every rollout.
         bootstrap_truncated: add the value of the last observation of an episode that a limit has cut. AllenAct
             treats a cut like a failure, so the default is False.
         mini_batches_over: "samplers" (whole sequences of some samplers, the default) or "steps" (rows drawn
@@ -166,7 +167,7 @@ class TrainingSettings:
     gae_lambda = Setting(fraction)
     advance_scene_rollout_period = Setting(whole_number(1))
     save_interval = Setting(whole_number(-float("inf")))
-    metric_accumulate_interval = Setting(whole_number(1))
+    metric_accumulate_interval = Setting(whole_number(0))
     bootstrap_truncated = Setting(flag, default=False)
     mini_batches_over = Setting(one_of("samplers", "steps"), default="samplers")
     kl_target: Setting[float | Callable[[int], float] | None] = Setting(positive_or_schedule)

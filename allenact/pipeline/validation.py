@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from allenact.algorithms.onpolicy_sync.storage import MiniBatchStorageMixin, StreamingStorageMixin
+from allenact.algorithms.onpolicy_sync.storage import (
+    MiniBatchStorageMixin,
+    RolloutBlockStorage,
+    StreamingStorageMixin,
+)
 from allenact.errors import ExperimentConfigError
 from allenact.pipeline.settings import TrainingSettings
 from allenact.pipeline.stage import NeverEarlyStoppingCriterion, PipelineStage, StageComponent
@@ -98,7 +102,10 @@ def _check_component(pipeline: TrainingPipeline, component: StageComponent, wher
     storage_type = pipeline.storage_type(component.storage_uuid)
     if issubclass(storage_type, MiniBatchStorageMixin):
         _require(settings, "num_mini_batch", where)
-        if component.storage_uuid == pipeline.rollout_storage_uuid:
+        cut_by_us = getattr(storage_type, "batched_experience_generator", None) is (
+            RolloutBlockStorage.batched_experience_generator
+        )
+        if component.storage_uuid == pipeline.rollout_storage_uuid and cut_by_us:
             _check_mini_batches(settings, where, num_samplers)
     elif issubclass(storage_type, StreamingStorageMixin) and settings.num_mini_batch not in (None, 1):
         raise ExperimentConfigError(

@@ -12,6 +12,7 @@ import numpy as np
 from allenact.base_abstractions.sensor import Sensor, SensorSuite
 from allenact.base_abstractions.task import TaskSampler
 from allenact.errors import ExperimentConfigError, did_you_mean
+from allenact.utils.legacy_seeding import OldStyleGenerator
 from allenact.utils.system import get_logger
 from allenact_plugins.gym_plugin.gym_environment import GymEnvironment
 from allenact_plugins.gym_plugin.gym_sensors import GymSensor
@@ -199,6 +200,11 @@ class GymTaskSampler(TaskSampler):
     def sensor_list(self) -> list[Sensor]:
         """Returns the sensors, in order."""
         return list(self.sensors.sensors.values() if isinstance(self.sensors, SensorSuite) else self.sensors)
+
+    @property
+    def np_seeded_random_gen(self) -> OldStyleGenerator:
+        """The sampler's own generator, under its name in AllenAct."""
+        return OldStyleGenerator(self._rng.bit_generator)
 
     def set_seed(self, seed: int) -> None:
         """Seeds the sampler's generator, and nothing else."""

@@ -35,11 +35,16 @@ class OldStyleEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         env: Any = self.env
         if seed is not None and hasattr(env, "seed"):
             env.seed(seed)
-        return env.reset(), {}
+        answer = env.reset()
+        is_new = isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], dict)
+        return answer if is_new else (answer, {})
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Takes one environment step; the episode was cut where `info["TimeLimit.truncated"]` says so."""
-        observation, reward, done, info = self.env.step(action)  # type: ignore[misc]  # four values, not five
+        answer: tuple[Any, ...] = self.env.step(action)
+        if len(answer) == 5:
+            return answer  # it only looked like an old one
+        observation, reward, done, info = answer
         truncated = bool(done and info.get("TimeLimit.truncated", False))
         return observation, reward, bool(done and not truncated), truncated, info
 
@@ -65,11 +70,14 @@ def with_todays_calls(spec: EnvSpec) -> EnvSpec:
 
 
 def _is_old(env_class: type) -> bool:
-    """Whether `reset` cannot be given a seed."""
+    """Whether `reset` cannot be given a seed: by its parameters or, where it takes any, because there is `seed(n)`."""
     if not hasattr(env_class, "reset"):
         return False
     parameters = inspect.signature(env_class.reset).parameters.values()
-    return not any(parameter.name == "seed" or parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    if any(parameter.name == "seed" for parameter in parameters):
+        return False
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    return not takes_any or hasattr(env_class, "seed")
 
 
 def _wrapped(creator: Callable[..., gymnasium.Env[Any, Any]], **kwargs: Any) -> gymnasium.Env[Any, Any]:

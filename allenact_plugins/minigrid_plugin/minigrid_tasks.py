@@ -205,7 +205,8 @@ def _step_environment(env: Any, action: int) -> tuple[dict[str, Any], float, boo
 def _reset_with_seed(env: Any, seed: int) -> None:
     """Resets `env`, also one that is seeded by a call of its own, as in `gym_minigrid`'s time."""
     parameters = inspect.signature(env.reset).parameters.values()
-    if any(parameter.name == "seed" or parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    if any(parameter.name == "seed" for parameter in parameters) or (takes_any and not hasattr(env, "seed")):
         env.reset(seed=seed)
     else:
         env.seed(seed)

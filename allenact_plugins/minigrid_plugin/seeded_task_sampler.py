@@ -13,6 +13,7 @@ from minigrid.minigrid_env import MiniGridEnv
 from allenact.base_abstractions.misc import RLStepResult
 from allenact.base_abstractions.task import Task, TaskSampler
 from allenact.errors import ExperimentConfigError, TaskError, did_you_mean
+from allenact.utils.legacy_seeding import OldStyleGenerator
 from allenact.utils.system import get_logger
 from allenact_plugins.minigrid_plugin.minigrid_environments import grid_world
 
@@ -28,16 +29,16 @@ class SeededTask(Task[MiniGridEnv]):
         **kwargs: for `Task`.
 
     Attributes:
-        actions_taken: what `step` was called with.
+        actions_since_reset: what `step` was called with.
     """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.actions_taken: list[Any] = []
+        self.actions_since_reset: list[Any] = []
 
     def step(self, action: Any) -> RLStepResult:
         """Takes one environment step and remembers the action."""
-        self.actions_taken.append(action)
+        self.actions_since_reset.append(action)
         return super().step(action)
 
     @property
@@ -169,6 +170,11 @@ class SeededTaskSampler(TaskSampler, abc.ABC):
         return int(self.np_random.integers(2**31 - 1)), False
 
     @property
+    def np_seeded_random_gen(self) -> OldStyleGenerator:
+        """The sampler's own generator, under its name in AllenAct."""
+        return OldStyleGenerator(self.np_random.bit_generator)
+
+    @property
     def length(self) -> float:
         """Number of tasks still to be handed out, infinite without `max_tasks`."""
         return float("inf") if self.max_tasks is None else self.max_tasks - self.num_tasks_generated
@@ -215,7 +221,7 @@ class SeededTaskSampler(TaskSampler, abc.ABC):
             "steps_spent_on_last_seed": self._steps_spent_on_last_seed,
             "seed": self._last_seed,
             "world_generator": self._first_world_generator,
-            "actions": list(task.actions_taken),
+            "actions": list(task.actions_since_reset),
             "outcome": self._outcome_of(task),
         }
 

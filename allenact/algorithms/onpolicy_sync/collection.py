@@ -305,7 +305,10 @@ class RolloutCollector:
                 raise
             raise missing_observation(str(name), observations) from error
         except ValueError as error:
-            raise explain_non_finite(observations, self.actor_critic, str(error)) from error
+            blamed = explain_non_finite(observations, self.actor_critic, str(error))
+            if blamed is None:
+                raise
+            raise blamed from error
         except RuntimeError as error:
             graph = self.preprocessors
             spaces = self.vector_tasks.observation_space if graph is None else graph.observation_spaces

@@ -20,6 +20,7 @@ from allenact.algorithms.onpolicy_sync.storage.observation_tree import flat_leav
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.process_rollouts import RolloutRequest, TruncatedEpisode
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks.protocol import can_be_pickled
 from allenact.base_abstractions.misc import ActorCriticOutput, Memory
+from allenact.errors import NonFiniteError
 from allenact.utils import spaces_utils
 from allenact.utils.seeding import preserve_rng_state
 from allenact.utils.tensor_utils import add_step_dim, stack_observations, to_tensors
@@ -60,7 +61,7 @@ def can_act_in_processes(model: ActorCriticModel[Any]) -> bool:
 
 def _rollout_policy(model: ActorCriticModel[Any], num_steps: int) -> RolloutPolicy | None:
     """Returns how `model` acts on observations alone in the next `num_steps` steps; None if it cannot."""
-    if model.recurrent_memory_specification is not None:
+    if not isinstance(model, ActorCriticModel) or model.recurrent_memory_specification is not None:
         return None
     definer = {
         name: next(i for i, cls in enumerate(type(model).__mro__) if name in vars(cls))
@@ -164,7 +165,12 @@ def _add_values_and_log_probs(model: ActorCriticModel[Any], storage: RolloutBloc
             log_probs = output.distributions.log_prob(rows["actions"])  # [count, N, ...]
             if not (torch.isfinite(output.values).all() and torch.isfinite(log_probs).all()):
                 observations = storage.rows_for_model()["observations"]
-                raise explain_non_finite(observations, model, "its values or log-probabilities are not finite")
+                symptom = "its values or log-probabilities are not finite"
+                raise explain_non_finite(observations, model, symptom) or NonFiniteError(
+                    "the model answered with NaN or infinity.",
+                    symptom,
+                    "look at its forward(): observations and parameters are finite.",
+                )
             storage.add_predictions(first, log_probs, output.values)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable
 from functools import partial
 from types import TracebackType
@@ -18,6 +17,7 @@ from allenact.algorithms.onpolicy_sync.tracking import Tracker
 from allenact.algorithms.onpolicy_sync.vector_sampled_tasks import VectorTasks, make_vector_tasks
 from allenact.utils.cores import usable_cores
 from allenact.utils.seeding import set_deterministic_cudnn, set_seed, worker_seeds
+from allenact.utils.system import get_logger
 
 if TYPE_CHECKING:
     from allenact.algorithms.onpolicy_sync.policy import ActorCriticModel
@@ -195,6 +195,13 @@ def make_seeded_sampler(
     """Builds a task sampler, and seeds it if its arguments do not: so that `-s` alone makes a run repeatable."""
     sampler = make_sampler_fn(**kwargs)
     if framework_seed is not None:
-        with contextlib.suppress(NotImplementedError):  # not every sampler can be seeded
+        try:
             sampler.set_seed(framework_seed)
+        except NotImplementedError:
+            return sampler  # not every sampler can be seeded
+        except Exception as error:  # or only once it has made its environment
+            get_logger().warning(
+                f"{type(sampler).__name__}.set_seed failed before the first task ({type(error).__name__}: {error}): the"
+                " run goes on, but does not follow from its seed."
+            )
     return sampler

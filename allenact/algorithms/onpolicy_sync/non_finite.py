@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from allenact.algorithms.onpolicy_sync.storage.observation_tree import FLATTEN_SEPARATOR, flat_leaves
-from allenact.errors import AllenActError, NonFiniteError, RunError
+from allenact.errors import AllenActError, NonFiniteError
 
 
-def explain_non_finite(observations: dict[str, Any], model: torch.nn.Module, symptom: str) -> AllenActError:
-    """Returns the error that names where numbers stopped being finite.
+def explain_non_finite(observations: dict[str, Any], model: torch.nn.Module, symptom: str) -> AllenActError | None:
+    """Returns the error that names where numbers stopped being finite; None if observations and parameters are.
 
     Args:
         observations: what the model saw, leaves [T, N, O...].
@@ -23,10 +23,7 @@ def explain_non_finite(observations: dict[str, Any], model: torch.nn.Module, sym
     blamed = _bad_observation(observations)
     if blamed is not None:
         return blamed
-    blamed = _bad_tensor(model, symptom.splitlines()[0])
-    if blamed is not None:
-        return blamed
-    return RunError("the model failed.", symptom, "look at its forward(): observations and parameters are finite.")
+    return _bad_tensor(model, symptom.splitlines()[0])
 
 
 def _bad_observation(observations: Mapping[str, Any]) -> NonFiniteError | None:

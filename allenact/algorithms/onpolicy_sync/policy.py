@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, Generic
@@ -181,9 +182,10 @@ class ActorCriticModel(Generic[DistributionType], nn.Module, abc.ABC):
 
 
 def keeps_statistics(model: nn.Module) -> bool:
-    """Whether the model has an `update_statistics` that does something."""
+    """Whether the model overrides `update_statistics`; a method that only has the same name does not count."""
     nothing = ActorCriticModel.update_statistics
-    return getattr(type(model), "update_statistics", nothing) is not nothing
+    own = getattr(type(model), "update_statistics", nothing)
+    return own is not nothing and "sum_over_workers" in inspect.signature(own).parameters
 
 
 class LinearActorCriticHead(nn.Module):

@@ -224,12 +224,17 @@ class PolicyUpdater:
                 )
                 per_epoch_info = rest[0] if rest else {}
             elif isinstance(loss, GenericAbstractLoss):
+                stream_memories = stage.stage_component_uuid_to_stream_memory
                 result: LossOutput = loss.loss(
                     model=self.actor_critic,
                     batch=batch,
                     batch_memory=batch_memory,
-                    stream_memory=stage.stage_component_uuid_to_stream_memory[component.uuid],
+                    stream_memory=stream_memories[component.uuid],
                 )
+                # Models may write into the memories that they get, or answer with new ones.
+                batch_memory = batch_memory if result.batch_memory is None else result.batch_memory
+                if result.stream_memory is not None:
+                    stream_memories[component.uuid] = result.stream_memory
                 value, info, per_epoch_info = result.value, result.info, result.per_epoch_info
                 rows = result.bsize if rows is None else rows
             else:

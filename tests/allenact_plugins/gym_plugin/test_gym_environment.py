@@ -273,8 +273,17 @@ class OldEnv(gymnasium.Env):
         return np.zeros((2, 3, 3), dtype=np.uint8)
 
 
-def test_environments_written_for_gym():
-    gymnasium.register("Old-v0", entry_point=OldEnv, max_episode_steps=3)
+class OldEnvOfAnyKeywords(OldEnv):
+    """`reset` seems to take a seed, but `seed` is what takes it."""
+
+    def reset(self, **kwargs):
+        assert not kwargs
+        return super().reset()
+
+
+@pytest.mark.parametrize("env_class", [OldEnv, OldEnvOfAnyKeywords])
+def test_environments_written_for_gym(env_class):
+    gymnasium.register("Old-v0", entry_point=env_class, max_episode_steps=3)
     try:
         env = GymEnvironment("Old-v0")
         assert env.reset(seed=4) == env.reset(seed=4) != env.reset()
@@ -303,3 +312,31 @@ def test_environments_written_for_gym_in_wrappers_or_made_by_a_function(entry_po
         assert 3 <= env.reset(seed=4)[0] <= 4
     finally:
         del gymnasium.registry["Old-v1"]
+
+
+class NewEnvWithSeed(gymnasium.Env):
+    """Has today's calls, through any keywords, and a method `seed` besides."""
+
+    observation_space = gymnasium.spaces.Box(0, 1, (1,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def seed(self, seed=None):
+        super().reset(seed=seed)
+
+    def reset(self, **kwargs):
+        return np.array([self.np_random.random()], dtype=np.float32), {}
+
+    def step(self, action):
+        return np.zeros(1, dtype=np.float32), 0.5, False, action == 1, {}
+
+
+def test_an_environment_that_only_looks_like_one_written_for_gym():
+    gymnasium.register("New-v0", entry_point=NewEnvWithSeed)
+    try:
+        env = GymEnvironment("New-v0")
+        assert env.reset(seed=4) == env.reset(seed=4)
+        assert env.reset(seed=4).shape == (1,)
+        assert env.step(1)[2]
+        assert (env.terminated, env.truncated) == (False, True)
+    finally:
+        del gymnasium.registry["New-v0"]

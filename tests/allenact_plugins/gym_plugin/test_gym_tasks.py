@@ -142,6 +142,13 @@ def test_the_same_seed_gives_the_same_tasks_and_other_seeds_others():
     assert sampler(seed=None).next_task().task_info != sampler(seed=None).next_task().task_info
 
 
+def test_the_generator_has_its_name_of_allenact():
+    one, other = sampler(seed=3), sampler(seed=3)
+    assert one.np_seeded_random_gen.randint(1000) == other.np_seeded_random_gen.randint(1000)
+    one.np_seeded_random_gen.randint(1000)
+    assert one.next_task().task_info != other.next_task().task_info, "it is the generator of the tasks, not a copy"
+
+
 def test_global_generators_are_left_alone():
     random.seed(4)
     np.random.seed(4)

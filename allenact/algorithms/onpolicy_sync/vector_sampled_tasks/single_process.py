@@ -137,7 +137,8 @@ class SingleProcessVectorSampledTasks(ListVectorTasks):
         result = task.step(action)
         if not (result.done and task.is_done()):
             return result, None
-        truncated = task.was_truncated()
+        was_truncated: Any = task.was_truncated  # of a task written before it was a method, perhaps a flag
+        truncated = bool(was_truncated() if callable(was_truncated) else was_truncated)
         end = EpisodeEnd(
             metrics=task.metrics(),
             callback_data=callback_data(self._callback_suite, task),
