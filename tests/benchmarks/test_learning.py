@@ -134,7 +134,7 @@ def test_an_ablation_trains_what_has_no_whole_result(tmp_path, monkeypatch):
     path = tmp_path / "learning-ablation-low-target.json"
 
     def trains(*more, seeds, steps=ablation.STEPS):
-        kwargs = {"total_steps": steps, "kl_target_end": None, "kl_target": 0.008}
+        kwargs = {"total_steps": steps, "kl_target": 0.008}
         rows = [{"seed": seed} for seed in seeds]
         path.write_text(json.dumps({"settings": {"config_kwargs": kwargs}, "rows": rows}))
         asked.clear()
