@@ -5,8 +5,8 @@
 
 Between `<!-- tables: BENCHMARK -->` and `<!-- end of tables -->` goes one table for each file
 `results/BENCHMARK-*.json`. Between `<!-- tables: ablation -->` and its end goes one table with a line for each file
-`results/learning-ablation-*.json`, and between `<!-- tables: tasks -->` and its end one with a line for each
-`results/learning-task-*.json`.
+`results/learning-ablation-*.json`, likewise for `constant`, and between `<!-- tables: tasks -->` and its end one with a
+line for each `results/learning-task-*.json`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -28,7 +29,7 @@ from benchmarks.learning_figures import TIANSHOU_1M
 README = Path(__file__).resolve().parent / "README.md"
 MARKED = re.compile(r"(<!-- tables: (\w+) -->\n).*?(<!-- end of tables -->)", re.DOTALL)
 
-IN_ONE_TABLE = re.compile(r"-(ablation|task)-")
+IN_ONE_TABLE = re.compile(r"-(ablation|constant|task)-")
 
 Cells = list[str]
 MILESTONES = (1_000_000, 2_500_000, 5_000_000, 10_000_000, 20_000_000)  # environment steps
@@ -177,13 +178,13 @@ def learning(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     return table(head, lines)
 
 
-def ablation(results: Path, steps: int = 1_000_000) -> list[str]:
-    """One line for each result whose name begins with `ablation-`, best first: what its seeds have reached by then."""
+def ablation(results: Path, group: str = "ablation", steps: int = 1_000_000) -> list[str]:
+    """One line for each result whose name begins with `GROUP-`, best first: what its seeds have reached by then."""
     lines: list[tuple[float, Cells]] = []
-    for path in results.glob("learning-ablation-*.json"):
+    for path in results.glob(f"learning-{group}-*.json"):
         result = json.loads(path.read_text())
         settings = result["settings"]
-        label = settings["label"] or path.stem.removeprefix("learning-ablation-")
+        label = settings["label"] or path.stem.removeprefix(f"learning-{group}-")
         end = min(row["steps"] for row in result["rows"])
         if end < 0.95 * steps:
             label += f" (only until {end:,})"
@@ -342,7 +343,11 @@ TABLES: dict[str, Callable[[Iterable[Mapping[str, Any]]], list[str]]] = {
     "validation_cost": validation_cost,
 }
 
-OF_MANY_RESULTS: dict[str, Callable[[Path], list[str]]] = {"ablation": ablation, "tasks": tasks}
+OF_MANY_RESULTS: dict[str, Callable[[Path], list[str]]] = {
+    "ablation": ablation,
+    "constant": partial(ablation, group="constant"),
+    "tasks": tasks,
+}
 
 
 def _network(row: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from benchmarks import ablation, learning, learning_figures, made_by, tables
+from benchmarks.common import RESULTS
 
 SMALL = {"total_steps": 512, "num_steps": 32, "update_repeats": 1, "save_interval": 256, "metric_interval": 1}
 EXPERIMENT = ["gym_mujoco_invertedpendulum_ddppo", "-b", "projects/gym_baselines/experiments/mujoco"]
@@ -203,6 +204,8 @@ def test_seeds_are_trained_resumed_and_evaluated(tmp_path):
 
 def test_ablations_that_have_a_result_are_not_trained_again(monkeypatch):
     monkeypatch.setattr(learning, "main", lambda args: pytest.fail(f"trains again: {args}"))
-    ablation.main([])
+    committed = [path.stem.removeprefix("learning-ablation-") for path in RESULTS.glob("learning-ablation-*.json")]
+    assert "recipe" in committed
+    ablation.main(["--only", *committed])
     with pytest.raises(pytest.fail.Exception, match=r"--seeds', '5'"):
-        ablation.main(["--seeds", "5"])
+        ablation.main(["--only", "recipe", "--seeds", "5"])
