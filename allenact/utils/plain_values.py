@@ -20,15 +20,17 @@ def encode_plain(value: Any, where: str = "state") -> Any:
         TypeError: an object of another type; `where` says in what.
     """
     if isinstance(value, np.ndarray):
-        return {_ARRAY_MARK: torch.from_numpy(np.ascontiguousarray(value).reshape(value.shape).copy())}
-    if isinstance(value, np.generic):
-        return value.item()
+        if value.dtype.kind not in "biufc":  # texts and objects, of which torch has no arrays
+            return encode_plain(value.tolist(), where)
+        native = value.astype(value.dtype.newbyteorder("="))
+        return {_ARRAY_MARK: torch.from_numpy(np.ascontiguousarray(native).reshape(value.shape).copy())}
     if isinstance(value, dict):
-        return {key: encode_plain(item, f"{where}.{key}") for key, item in value.items()}
+        return {_plain(key): encode_plain(item, f"{where}.{key}") for key, item in value.items()}
     if isinstance(value, tuple):
         return {_TUPLE_MARK: [encode_plain(item, where) for item in value]}
     if isinstance(value, list):
         return [encode_plain(item, where) for item in value]
+    value = _plain(value)
     if value is None or isinstance(value, (str, bytes, int, float, bool, torch.Tensor)):
         return value
     if ".task_info" in where or ".tasks_data" in where:
@@ -37,6 +39,27 @@ def encode_plain(value: Any, where: str = "state") -> Any:
         f"{where} holds a {type(value).__name__}, which a checkpoint cannot: states consist of dicts, lists, tuples,"
         " numbers, strings, bytes, NumPy arrays and tensors"
     )
+
+
+def _plain(value: Any) -> Any:
+    """Returns numbers, texts and tensors of derived classes, as enums are, as what they are derived from."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, torch.Tensor):
+        return value if type(value) is torch.Tensor else value.detach().as_subclass(torch.Tensor)
+    for base in (str, bytes, int, float):
+        if isinstance(value, base) and type(value) not in (base, bool):
+            return base.__str__(value) if base is str else base(value)
+    return value
+
+
+def with_python_numbers(value: Any) -> Any:
+    """Returns a nest of dicts, lists and tuples with Python's numbers in the place of NumPy's."""
+    if type(value) is dict:
+        return {key: with_python_numbers(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(with_python_numbers(item) for item in value)
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def decode_plain(value: Any) -> Any:

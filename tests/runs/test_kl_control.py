@@ -35,6 +35,9 @@ def test_the_estimate_is_that_of_gaussians():
         (2e-4, 0.0049, 3e-4),
         (1.2e-6, 1.0, 1e-6),
         (9e-3, 0.0, 1e-2),
+        (0.1, 0.0, 0.1),  # a rate that begins beyond a bound is not thrown back behind it
+        (0.1, 1.0, 0.1 / 1.5),
+        (1e-7, 1.0, 1e-7),
     ],
 )
 def test_the_rule_of_the_rate(rate, divergence, expected):

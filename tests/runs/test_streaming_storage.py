@@ -109,7 +109,9 @@ class Streaming(ToyExperiment):
                 )
             ],
             valid_pipeline_stage=PipelineStage(
-                loss_names=["three"], max_stage_steps=-1, training_settings=TrainingSettings(num_mini_batch=1)
+                loss_names=["three"],
+                max_stage_steps=-1,
+                training_settings=TrainingSettings(num_mini_batch=8),  # more than there are samplers: for training
             ),
             test_pipeline_stage=PipelineStage(
                 loss_names=["mean"],

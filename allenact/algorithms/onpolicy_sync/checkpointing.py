@@ -24,7 +24,7 @@ import torch
 from allenact.errors import CheckpointError, did_you_mean
 from allenact.pipeline.schedules import LinearDecay, MultiLinearDecay
 from allenact.utils.files import write_whole
-from allenact.utils.plain_values import decode_plain, encode_plain
+from allenact.utils.plain_values import decode_plain, encode_plain, with_python_numbers
 from allenact.utils.system import get_logger
 from allenact.utils.wandb_checkpoints import PREFIX as WANDB_PREFIX
 from allenact.utils.wandb_checkpoints import download_checkpoint_from_wandb
@@ -75,12 +75,12 @@ class TrainingState:
         contents: dict[str, Any] = {
             "model_state_dict": self.model_state_dict,
             "total_steps": self.total_steps,
-            "optimizer_state_dict": self.optimizer_state_dict,
+            "optimizer_state_dict": with_python_numbers(self.optimizer_state_dict),
             "training_pipeline_state_dict": self.training_pipeline_state_dict,
             "trainer_seed": self.trainer_seed,
         }
         if self.scheduler_state is not None:
-            contents["scheduler_state"] = self.scheduler_state
+            contents["scheduler_state"] = with_python_numbers(self.scheduler_state)
         contents["format_version"] = FORMAT_VERSION
         contents["library_versions"] = library_versions()
         for name in _EXACT_PARTS:
@@ -256,7 +256,7 @@ def step_from_checkpoint(path: str) -> int:
 
 
 def _steps_in_name(path: str) -> int | None:
-    for part in os.path.basename(path).split("__"):
+    for part in reversed(os.path.basename(path).split("__")):  # a tag, which comes first, may look the same
         match = re.search(r"steps_(?:.*_)?(\d+)", part.split(".")[0])
         if match:
             return int(match.group(1))

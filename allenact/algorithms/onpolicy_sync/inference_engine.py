@@ -55,6 +55,7 @@ class OnPolicyInference(OnPolicyRLEngine):
         self.on_status = on_status
         self.status_interval_s = status_interval_s
         self.task_seeds: list[int] = []
+        self.sampler_seeds: list[int] = []
         if self.visualizer is not None and self.num_samplers > 1:  # one alone finds out by itself, if it has to
             self.visualizer.prepare()
         self.actor_critic.eval()
@@ -74,6 +75,10 @@ class OnPolicyInference(OnPolicyRLEngine):
         """Returns the arguments of the samplers, and remembers which seeds they fix."""
         args = super()._sampler_args()
         self.task_seeds = [seed for each in args for seed in fixed_task_seeds(each)]
+        own = [each["seed"] if each.get("seed") is not None else each.get("framework_seed") for each in args]
+        self.sampler_seeds = [
+            default if seed is None else int(seed) for seed, default in zip(own, self._evaluation_seeds(), strict=True)
+        ]
         return args
 
     def run_eval(self, checkpoint_file_path: str) -> LogPackage:
@@ -132,12 +137,12 @@ class OnPolicyInference(OnPolicyRLEngine):
             status_interval_s=self.status_interval_s,
         )
         tasks.resume_all()
-        tasks.set_seeds(self._evaluation_seeds())
+        tasks.set_seeds(self.sampler_seeds)
         tasks.reset_all()
         return result
 
     def _evaluation_seeds(self) -> list[int]:
-        """Returns the seeds of this worker's samplers, which every evaluation begins with."""
+        """Returns the seeds of those of this worker's samplers that are given none."""
         counts = [int(count) for count in self.machine_params.nprocesses]
         first = sum(counts[: self.worker_id])
         return worker_seeds(sum(counts), EVALUATION_SEED)[first : first + self.num_samplers]
@@ -197,6 +202,6 @@ class OnPolicyInference(OnPolicyRLEngine):
 def fixed_task_seeds(sampler_args: Mapping[str, Any]) -> list[int]:
     """Returns the seeds of the tasks that a sampler with these arguments hands out, in order; none if they vary."""
     seeds, count = sampler_args.get("task_seeds_list"), sampler_args.get("max_tasks")
-    if not seeds or not count or not sampler_args.get("deterministic_sampling"):
+    if seeds is None or len(seeds) == 0 or not count or not sampler_args.get("deterministic_sampling"):
         return []
     return [int(seeds[index % len(seeds)]) for index in range(count)]

@@ -106,11 +106,14 @@ def _target(target: float | Callable[[int], float] | None, steps: int) -> float 
 
 
 def adapted_rate(rate: float, divergence: float, target: float) -> float:
-    """Returns the learning rate that follows `rate` after an update that moved the policy by `divergence`."""
+    """Returns the learning rate that follows `rate` after an update that moved the policy by `divergence`.
+
+    A rate that begins beyond a bound may come back, but goes no further.
+    """
     if divergence > 2 * target:
-        return max(rate / RATE_FACTOR, LOWEST_RATE)
+        return max(rate / RATE_FACTOR, min(rate, LOWEST_RATE))
     if divergence < target / 2:
-        return min(rate * RATE_FACTOR, HIGHEST_RATE)
+        return min(rate * RATE_FACTOR, max(rate, HIGHEST_RATE))
     return rate
 
 

@@ -275,3 +275,4 @@ def reseed(trainer: OnPolicyTrainer) -> None:
     set_seed(_seed_at(trainer))
     if trainer.training_pipeline.rollout_storage is not None:
         trainer.vector_tasks.set_seeds(worker_seeds(trainer.num_samplers, None))
+        trainer.vector_tasks.reset_all()  # the tasks that they hold are the first ones of the run

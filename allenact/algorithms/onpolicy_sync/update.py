@@ -166,7 +166,9 @@ class PolicyUpdater:
         if isinstance(storage, MiniBatchStorageMixin):
             # Said only where it is not the default, since the storages of plugins need not know the option.
             over = {} if settings.mini_batches_over == "samplers" else {"mini_batches_over": "steps"}
-            yield from storage.batched_experience_generator(num_mini_batch=settings.num_mini_batch, **over)
+            # An evaluation may have fewer samplers than training, and learns nothing: it looks at all of them at once.
+            count = 1 if self.optimizer is None else settings.num_mini_batch
+            yield from storage.batched_experience_generator(num_mini_batch=count, **over)
         elif isinstance(storage, StreamingStorageMixin):
             batch = self._next_streamed(stage, component, storage)
             if batch is not None:

@@ -1,5 +1,7 @@
 """Checkpoint files: their names, what they hold, that reading one runs nothing, and those of AllenAct."""
 
+import dataclasses
+import enum
 import os
 from collections import OrderedDict
 from pathlib import Path
@@ -62,6 +64,7 @@ def test_file_names(tmp_path):
         ("/a/steps_7/exp_Toy__stage_03__steps_000000000064.pt", 64),
         ("exp_steps_of_a_dance__stage_00__steps_000000000128.pt", 128),
         ("exp_Toy__stage_00__steps_000000000064.renamed.v2.pt", 64),
+        ("exp_Ant_num_steps_64__stage_00__steps_000000002000.pt", 2000),
         ("steps_10.pt", 10),
         ("best__steps_about_2048__seed_1.pt", 2048),
     ],
@@ -411,3 +414,46 @@ def test_an_old_checkpoint_can_be_evaluated(old):
     assert len(package.metrics) == 6
     for key, value in load_checkpoint(path).model_state_dict.items():
         assert torch.equal(weights[key], value)
+
+
+class Color(enum.StrEnum):
+    RED = "red"
+
+
+class Level(enum.IntEnum):
+    HIGH = 3
+
+
+class OldColor(str, enum.Enum):  # noqa: UP042  # as it was written before there was StrEnum
+    RED = "red"
+
+
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [
+        (Color.RED, "red"),
+        (OldColor.RED, "red"),
+        (Level.HIGH, 3),
+        ({np.str_("a"): 1, np.int32(2): Level.HIGH, Color.RED: None}, {"a": 1, 2: 3, "red": None}),
+        (nn.Parameter(torch.ones(2)), torch.ones(2)),
+        (np.array(["a", "b"]), ["a", "b"]),
+        (np.array([1, 2], dtype=">i4"), np.array([1, 2])),
+        (np.array(["a", 2], dtype=object), ["a", 2]),
+    ],
+)
+def test_values_of_derived_classes_can_be_read_again(tmp_path, value, read):
+    torch.save(encode_plain(value), tmp_path / "file")
+    again = decode_plain(torch.load(tmp_path / "file", weights_only=True))
+    if isinstance(read, torch.Tensor | np.ndarray):
+        assert (again == read).all()
+    else:
+        assert again == read
+
+
+def test_numbers_of_numpy_in_the_optimizer_can_be_read_again(tmp_path):
+    parameter = nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.Adam([parameter], lr=np.float32(3e-4))
+    saved = dataclasses.replace(state(64), optimizer_state_dict=optimizer.state_dict())
+    path = CheckpointStore(tmp_path, "Toy").save(saved, tmp_path / "file.pt")
+    group = load_checkpoint(str(path or tmp_path / "file.pt")).optimizer_state_dict["param_groups"][0]
+    assert group["lr"] == pytest.approx(3e-4)
