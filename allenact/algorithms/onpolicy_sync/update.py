@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from allenact.algorithms.onpolicy_sync.policy import ActorCriticModel
     from allenact.algorithms.onpolicy_sync.storage import ExperienceStorage
     from allenact.pipeline.pipeline import TrainingPipeline
+    from allenact.pipeline.settings import TrainingSettings
     from allenact.pipeline.stage import PipelineStage, StageComponent
 
 Scalar = torch.Tensor | float | int
@@ -154,7 +155,7 @@ class PolicyUpdater:
         if summary.losses:
             info: dict[str, Scalar] = {"rollout_epochs": epoch + 1}
             if settings.num_mini_batch is not None:
-                info["rollout_num_mini_batch"] = settings.num_mini_batch
+                info["rollout_num_mini_batch"] = self._num_mini_batch(settings)
             summary.info.append((info, 1))
         return summary.read()
 
@@ -166,9 +167,7 @@ class PolicyUpdater:
         if isinstance(storage, MiniBatchStorageMixin):
             # Said only where it is not the default, since the storages of plugins need not know the option.
             over = {} if settings.mini_batches_over == "samplers" else {"mini_batches_over": "steps"}
-            # An evaluation may have fewer samplers than training, and learns nothing: it looks at all of them at once.
-            count = 1 if self.optimizer is None else settings.num_mini_batch
-            yield from storage.batched_experience_generator(num_mini_batch=count, **over)
+            yield from storage.batched_experience_generator(num_mini_batch=self._num_mini_batch(settings), **over)
         elif isinstance(storage, StreamingStorageMixin):
             batch = self._next_streamed(stage, component, storage)
             if batch is not None:
@@ -179,6 +178,10 @@ class PolicyUpdater:
                 f"{type(storage).__name__}, used by stage component {component.uuid}",
                 "derive it from MiniBatchStorageMixin or StreamingStorageMixin.",
             )
+
+    def _num_mini_batch(self, settings: TrainingSettings) -> int:
+        """Returns 1 in evaluation, which learns nothing, and may have fewer samplers than training has mini-batches."""
+        return 1 if self.optimizer is None else settings.num_mini_batch
 
     def _next_streamed(
         self, stage: PipelineStage, component: StageComponent, storage: StreamingStorageMixin
