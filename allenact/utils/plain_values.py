@@ -47,10 +47,12 @@ def _plain(value: Any) -> Any:
         return value.item()
     if isinstance(value, torch.Tensor):
         return value if type(value) is torch.Tensor else value.detach().as_subclass(torch.Tensor)
-    for base in (str, bytes, int, float):
-        if isinstance(value, base) and type(value) not in (base, bool):
-            return base.__str__(value) if base is str else base(value)
-    return value
+    if isinstance(value, str):
+        return str.__str__(value)  # str(value) is the name of an enum's entry
+    for base in (int, float):
+        if isinstance(value, base) and not isinstance(value, bool):
+            return base(value)
+    return bytes(value) if isinstance(value, bytes) else value
 
 
 def with_python_numbers(value: Any) -> Any:
