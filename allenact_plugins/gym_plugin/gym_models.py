@@ -100,7 +100,7 @@ class MemorylessActorCritic(ActorCriticModel[GaussianDistr]):
         if [type(layer) for layer in layers] != [nn.Linear, nn.Tanh] * (len(layers) // 2):
             raise NotImplementedError("only an actor of Linear and Tanh layers is known in NumPy")
         weights = [(layer.weight.detach().numpy().T, layer.bias.detach().numpy()) for layer in layers[::2]]
-        std = self.action_std.numpy()[0]  # [1, A]
+        std = self.action_std.detach().numpy()[0]  # [1, A]
         return ReparameterizedPolicy(
             _TanhActor(self.input_uuid, weights, std), ActionNoise(num_steps, std.shape[-1]).draw
         )

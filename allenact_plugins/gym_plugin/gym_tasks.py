@@ -138,6 +138,10 @@ class GymTaskSampler(TaskSampler):
                     sensor.check_matches(self._env)
         return self._env
 
+    @env.setter
+    def env(self, env: GymEnvironment) -> None:
+        self._env = env
+
     @property
     def length(self) -> float:
         """Number of tasks still to be handed out, or infinity."""

@@ -5,6 +5,7 @@ import torch
 from gymnasium.spaces import Discrete
 from torch import nn
 
+from allenact.algorithms.onpolicy_sync.losses.ppo import PPO
 from allenact.algorithms.onpolicy_sync.storage import RolloutBlockStorage
 from allenact.base_abstractions.distributions import CategoricalDistr
 from allenact.base_abstractions.misc import ActorCriticOutput, GenericAbstractLoss, LossOutput, Memory
@@ -98,6 +99,64 @@ def test_a_storage_that_cuts_its_own_mini_batches_may_make_more_than_there_are_s
     assert total / updates == 7
     with pytest.raises(ExperimentConfigError, match="7 mini-batches cannot be cut from 2"):
         train(ToyExperiment(num_mini_batch=7, num_samplers=2, num_eval_samplers=0))
+
+
+class WritesIntoItsBatch(PPO):
+    """Scales the returns in place; remembers how large they were when it got them."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.seen = []
+
+    def loss(self, step_count, batch, *args, **kwargs):
+        self.seen.append(float(batch["returns"].abs().sum()))
+        answer = super().loss(step_count, batch, *args, **kwargs)
+        batch["returns"] *= 10
+        return answer
+
+
+@pytest.mark.parametrize("num_mini_batch", [1, 2])
+def test_a_loss_may_write_into_its_batch(train, num_mini_batch):
+    loss = WritesIntoItsBatch(0.2, 0.5, 0.0)
+
+    class Config(ToyExperiment):
+        def training_pipeline(self, **kwargs):
+            return TrainingPipeline(
+                named_losses={"ppo_loss": loss},
+                pipeline_stages=[PipelineStage(loss_names=["ppo_loss"], max_stage_steps=32)],
+                optimizer_builder=Builder(torch.optim.Adam, {"lr": 1e-3}),
+                **self.settings,
+            )
+
+    train(Config(num_mini_batch=num_mini_batch, update_repeats=3, num_eval_samplers=0))
+    passes = [sum(loss.seen[i : i + num_mini_batch]) for i in range(0, len(loss.seen), num_mini_batch)][-3:]
+    assert passes == pytest.approx([passes[0]] * 3)
+    assert passes[0] > 0
+
+
+class LateStorage(ToyExperiment):
+    """A second storage takes the rollouts, too, from the second stage on."""
+
+    def training_pipeline(self, **kwargs):
+        first, second = (StageComponent(uuid=name, storage_uuid=name, loss_names=["ppo_loss"]) for name in "ab")
+        again = StageComponent(uuid="a", storage_uuid="a", loss_names=["ppo_loss"])
+        return TrainingPipeline(
+            named_losses={"ppo_loss": super().training_pipeline().get_loss("ppo_loss")},
+            named_storages={"a": RolloutBlockStorage(), "b": RolloutBlockStorage()},
+            rollout_storage_uuid="a",
+            pipeline_stages=[
+                PipelineStage(loss_names=["ppo_loss"], max_stage_steps=64, stage_components=[first]),
+                PipelineStage(loss_names=["ppo_loss"], max_stage_steps=64, stage_components=[again, second]),
+            ],
+            optimizer_builder=Builder(torch.optim.Adam, {"lr": 1e-3}),
+            **self.settings,
+        )
+
+
+def test_a_storage_may_begin_to_take_rollouts_in_a_later_stage(train):
+    run = train(LateStorage(num_eval_samplers=0))
+    assert run.packages[-1].training_steps == 128
+    assert "train-b-losses/ppo_loss/ppo_total" in run.packages[-1].scalars
 
 
 class PlainModel(nn.Module):

@@ -116,10 +116,11 @@ class RolloutEngine(OnPolicyRLEngine):
             storage.reserve(stage.training_settings.num_steps)
 
     def initialize_storages(self, storages: dict[str, ExperienceStorage]) -> None:
-        """Brings storages into use; if a rollout storage is among them, with the tasks' current observations."""
+        """Brings storages into use; if any of them takes rollouts, with the tasks' current observations."""
         for storage in storages.values():
             self.prepare_storage(storage)
-        if self.training_pipeline.rollout_storage_uuid in storages:
+        take_rollouts = any(isinstance(storage, RolloutStorage) for storage in storages.values())
+        if self.training_pipeline.rollout_storage_uuid is not None and take_rollouts:
             self.collector.initialize(storages.values())
         else:
             self.initialize_without_tasks(storages.values())

@@ -87,7 +87,12 @@ class RolloutBatches(RolloutRows, MiniBatchStorageMixin):
             memory = Memory()
             for key, (tensor, dim) in self._first_memory.items():
                 memory.check_append(key, tensor[(slice(None),) * dim + (slice(*group),)].clone(), dim)
-            yield self._batch(*self._group(group), memory)
+            observations, rows = self._group(group)
+            tensors = [*observations.values(), *rows.values()]
+            before = [tensor._version for tensor in tensors]
+            yield self._batch(observations, rows, memory)
+            if [tensor._version for tensor in tensors] != before:  # a loss has written into them
+                self._groups.pop(group, None)
 
     def _group(self, group: tuple[int, int]) -> tuple[Picked, Picked]:
         """Returns what belongs to the samplers from `group[0]` to `group[1]`; small copies are kept."""
@@ -131,7 +136,8 @@ class RolloutBatches(RolloutRows, MiniBatchStorageMixin):
 
 
 def _take_samplers(rows: torch.Tensor, group: slice) -> torch.Tensor:
-    return rows[:, group].contiguous()  # [T, n, ...], copied once here instead of in each layer that needs it in a row
+    # [T, n, ...], copied: for layers that need it in a row, and for losses that write into their batch
+    return rows[:, group].clone(memory_format=torch.contiguous_format)
 
 
 def _take_steps(rows: torch.Tensor, picked: torch.Tensor) -> torch.Tensor:
