@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 
 from allenact.errors import SpaceMismatchError, did_you_mean
+from allenact.utils.spaces_utils import space_kind
 from allenact.utils.system import get_logger
 
 if TYPE_CHECKING:
@@ -96,4 +97,7 @@ def _layout(space: Any) -> tuple[str, Any]:
     if size is None:
         nvec = getattr(space, "nvec", None)
         size = tuple(space.shape or ()) if nvec is None else tuple(int(n) for n in nvec.flat)
-    return type(space).__name__, size
+    try:
+        return space_kind(space), size  # the same for classes derived from Discrete, Box and the like
+    except NotImplementedError:
+        return type(space).__name__, size

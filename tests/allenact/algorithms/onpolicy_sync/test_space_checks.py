@@ -24,6 +24,17 @@ def model_for(num_actions=2, uuid="toy", **observations):
     return LinearActorCritic(uuid, gym.spaces.Discrete(num_actions), gym.spaces.Dict(observations))
 
 
+class Choice(gym.spaces.Discrete):
+    """A space of somebody's own, which is the one that it is derived from."""
+
+
+def test_spaces_may_be_of_derived_classes():
+    model = LinearActorCritic("toy", Choice(2), gym.spaces.Dict(toy=VECTOR))
+    check_spaces(model, tasks_with(2, toy=VECTOR), None)
+    with pytest.raises(SpaceMismatchError, match="the model acts in"):
+        check_spaces(LinearActorCritic("toy", Choice(3), gym.spaces.Dict(toy=VECTOR)), tasks_with(2, toy=VECTOR), None)
+
+
 def test_a_model_may_be_built_for_more_than_the_tasks_give(caplog):
     """Experiments build the model with the expert's sensor, and give it to the tasks of training only."""
     model = model_for(toy=VECTOR, expert_action=gym.spaces.Discrete(2))
