@@ -7,7 +7,7 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary
 
-from allenact.algorithms.onpolicy_sync.policy import ActorCriticModel
+from allenact.algorithms.onpolicy_sync.policy import ActorCriticModel, ReparameterizedPolicy
 from allenact.base_abstractions.distributions import Distr
 from allenact.errors import SpaceMismatchError
 from allenact_plugins.gym_plugin.gym_distributions import ActionNoise, GaussianDistr
@@ -118,3 +118,12 @@ def test_noise_is_what_torch_draws_step_by_step(samplers, size):
     torch.manual_seed(3)
     expected = torch.stack([torch.empty(samplers, size).normal_() for _ in range(200)])
     np.testing.assert_array_equal(drawn, expected.numpy())
+
+
+def test_the_standard_deviation_of_a_derived_model_may_be_learned():
+    actor_critic = model()
+    std = torch.nn.Parameter(actor_critic.action_std.clone())
+    del actor_critic.action_std
+    actor_critic.action_std = std
+    policy = actor_critic.make_rollout_policy(4)
+    assert isinstance(policy, ReparameterizedPolicy)

@@ -386,3 +386,9 @@ def test_what_cannot_be_saved():
     tasks = sampler()
     assert tasks.state_dict(None) is None
     assert tasks.state_dict(tasks.next_task()) is None  # not one of our environments
+
+
+def test_a_subclass_may_bring_its_own_environment():
+    one, other = sampler(seed=3), sampler(seed=3)
+    one.env = other.env
+    assert one.next_task().env is other.env
